@@ -1,0 +1,283 @@
+"""Fixtures: the data, the operands, and the rule that nothing is timed before it is proved."""
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+# torch, numba and kernels are imported where they are used: `pytest-benchmark compare`
+# imports this file, and should not wait for them.
+
+HERE = Path(__file__).parent
+MNIST = HERE / "data" / "mnist.pkl.gz"
+SAMPLE = HERE / "data" / "mnist-sample.pkl.gz"
+SLOW = 0.25  # seconds; a call that takes longer is timed once
+
+chosen_data = pytest.StashKey()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--mnist",
+        default="auto",
+        metavar="auto|sample|PATH",
+        help="the data: auto takes data/mnist.pkl.gz, or else downloads it there, or "
+        "else takes the embedded sample (default: auto)",
+    )
+
+
+def pytest_configure(config):
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["mnist"] = [str(item) for item in choose_data(node.config)]
+
+
+def choose_data(config):
+    """Return the path of the data to use, and why it is that one; choose only once."""
+    if chosen_data not in config.stash:
+        if hasattr(config, "workerinput"):
+            path, why = config.workerinput["mnist"]
+            config.stash[chosen_data] = Path(path), why
+        else:
+            config.stash[chosen_data] = _choose_data(config)
+    return config.stash[chosen_data]
+
+
+def _choose_data(config):
+    option = config.getoption("mnist")
+    if option == "sample":
+        return SAMPLE, "chosen by --mnist"
+    if option != "auto":
+        path = config.invocation_params.dir / Path(option).expanduser()
+        return path, "chosen by --mnist"
+    if MNIST.exists():
+        return MNIST, "found there"
+    from kernels import download_mnist
+
+    try:
+        return download_mnist(MNIST, timeout=5), "downloaded now"
+    except (OSError, ValueError) as error:
+        return SAMPLE, f"no data/mnist.pkl.gz, and the download failed: {error}"
+
+
+def pytest_report_header(config):
+    import numba
+    import torch
+
+    path, why = choose_data(config)
+    gpu = "none; Numba's simulator stands in for it"
+    if has_gpu():
+        gpu = torch.cuda.get_device_name()
+    threads = f"torch {torch.get_num_threads()}, numba {numba.get_num_threads()}"
+    return [f"mnist: {path} ({why})", f"gpu: {gpu}", f"threads: {threads}"]
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    # The clock rate of the moment would make every two runs differ in their machine.
+    for key in "hz_actual", "hz_actual_friendly":
+        machine_info["cpu"].pop(key, None)
+
+
+def pytest_benchmark_update_json(config, benchmarks, output_json):
+    path, why = choose_data(config)
+    output_json["mnist"] = {"file": path.name, "why": why}
+    libraries = "torch", "numba", "numpy", "fastcore", "pytest-benchmark"
+    output_json["libraries"] = {name: version(name) for name in libraries}
+    if has_gpu():
+        import torch
+
+        output_json["gpu"] = torch.cuda.get_device_name()
+    if not config.getoption("benchmark_save_data"):
+        for bench in output_json["benchmarks"]:
+            bench["stats"].pop("data", None)
+
+
+def has_gpu():
+    import numba
+    import torch
+
+    return torch.cuda.is_available() and not numba.config.ENABLE_CUDASIM
+
+
+# ---- The data and the operands -----------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def mnist(request):
+    """``((x_train, y_train), (x_valid, y_valid), (x_test, y_test))`` as in the file."""
+    from kernels import load_mnist
+
+    path, why = choose_data(request.config)
+    try:
+        return load_mnist(path)
+    except (OSError, ValueError) as error:
+        pytest.exit(
+            f"{error}\n{path} was {why}. Delete or replace it, or run with --mnist=sample.",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
+
+
+@pytest.fixture(scope="session")
+def whole_mnist(mnist):
+    """Whether this is the whole data set, on which all of the course's values hold."""
+    return [len(x) for x, y in mnist] == [50_000, 10_000, 10_000]
+
+
+@pytest.fixture(scope="session")
+def train(mnist):
+    """x_train (50000, 784) and y_train (50000,) as tensors; the sample repeats its rows."""
+    import numpy as np
+    import torch
+
+    return tuple(
+        torch.from_numpy(np.resize(array, (50_000, *array.shape[1:])))
+        for array in mnist[0]
+    )
+
+
+@pytest.fixture(scope="session")
+def x_train(train):
+    return train[0]
+
+
+@pytest.fixture(scope="session")
+def y_train(train):
+    return train[1]
+
+
+@pytest.fixture(scope="session")
+def m1(mnist):
+    import torch
+
+    x_valid, _ = mnist[1]
+    return torch.from_numpy(x_valid)[:5]
+
+
+@pytest.fixture(scope="session")
+def weights():
+    import torch
+
+    return torch.randn(784, 10, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def m2(weights):
+    return weights
+
+
+# ---- The proof ---------------------------------------------------------------------
+
+
+class Product:
+    """A pair of operands, and what their float32 product has to be.
+
+    A sum of K products in float32, in any order, is off by at most K * 2**-24 * |a| @ |b|
+    (first order). The reference ``c`` may be off by as much if it is float32 itself.
+    """
+
+    def __init__(self, a, b, c=None):
+        import torch
+
+        self.a, self.b = a, b
+        self.exact = a.double() @ b.double()
+        self.bound = a.shape[1] * 2**-24 * (a.abs().double() @ b.abs().double())
+        self.bound += torch.finfo(torch.float32).tiny
+        self.reference = c
+
+    def check(self, c):
+        import torch
+        from fastcore.test import test_close
+
+        assert isinstance(c, torch.Tensor)
+        assert c.dtype == torch.float32
+        assert c.shape == self.exact.shape
+        c = c.cpu().double()
+        test_close(c, self.exact, eps=self.bound)
+        if self.reference is not None:
+            test_close(c, self.reference.double(), eps=2 * self.bound)
+
+
+def random_product(shape):
+    """Return a `Product` of dense random operands of shape (m, k, n)."""
+    import torch
+
+    m, k, n = shape
+    generator = torch.Generator().manual_seed(m * 10_000 + k * 100 + n)
+    return Product(
+        torch.randn(m, k, generator=generator), torch.randn(k, n, generator=generator)
+    )
+
+
+@pytest.fixture(scope="session")
+def dense():
+    """A product without the zeros at the edges of every digit."""
+    return random_product((3, 50, 7))
+
+
+@pytest.fixture
+def odd(request):
+    """The `Product` of the shape in the test's parameter, such as "17x3x5"."""
+    return random_product(map(int, request.param.split("x")))
+
+
+@pytest.fixture(scope="session")
+def t1(m1, m2):
+    """The reference: the triple loop's product, (5, 10)."""
+    from kernels import matmul_loops
+
+    return matmul_loops(m1, m2)
+
+
+@pytest.fixture(scope="session")
+def tr(x_train, weights):
+    """The reference for the full shape: the broadcast version's product, (50000, 10)."""
+    from kernels import matmul_broadcast
+
+    return matmul_broadcast(x_train, weights)
+
+
+@pytest.fixture(scope="session")
+def small_product(m1, m2, t1):
+    return Product(m1, m2, t1)
+
+
+@pytest.fixture(scope="session")
+def full_product(x_train, weights, tr):
+    return Product(x_train, weights, tr)
+
+
+@pytest.fixture
+def product(request, shape):
+    """The `Product` of the named shape on which the test runs."""
+    from kernels import FULL, SMALL
+
+    fixture = {SMALL: "small_product", FULL: "full_product"}[shape]
+    return request.getfixturevalue(fixture)
+
+
+@pytest.fixture
+def timed(benchmark):
+    """``timed(group, check, fn, *args)``: pass fn's result to ``check``, and only then time fn."""
+
+    def timed(group, check, fn, *args):
+        benchmark.group = group
+        start = perf_counter()
+        result = fn(*args)
+        seconds = perf_counter() - start
+        check(result)
+        if benchmark.disabled:
+            benchmark.pedantic(lambda: None)
+        elif seconds > SLOW:
+            benchmark.pedantic(fn, args)
+        else:
+            benchmark(fn, *args)
+
+    return timed

@@ -1,0 +1,357 @@
+"""Get data: MNIST, chunks, Matrix, tensors."""
+
+import errno
+import gzip
+import os
+import pickle
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from fastcore.test import test_close as close
+from fastcore.test import test_eq as eq
+
+import kernels
+from conftest import HERE, SAMPLE
+from kernels import Matrix, chunks, download_mnist, islice_chunks, load_mnist
+
+VALS = [0.0, 0.0, 0.0, 0.19140625, 0.9296875, *[0.98828125] * 5]
+
+
+@pytest.fixture(scope="module")
+def lst1(x_train):
+    return x_train[0].tolist()
+
+
+@pytest.fixture(scope="module")
+def img(lst1):
+    return list(chunks(lst1, 28))
+
+
+# ---- The file ----------------------------------------------------------------------
+
+
+def test_loaded_arrays(mnist, whole_mnist):
+    for x, y in mnist:
+        assert (x.dtype, y.dtype) == (np.float32, np.int64)
+        assert x.shape == (len(y), 784)
+        assert x.flags.writeable and x.flags.c_contiguous
+        assert 0 <= x.min() and x.max() < 1
+        eq(sorted(set(y.tolist())), list(range(10)))
+    if whole_mnist:
+        eq(mnist[0][1][-3:].tolist(), [8, 4, 8])
+
+
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_pickled_by_python_2(protocol):
+    old = load_mnist(HERE / "data" / f"python2-protocol{protocol}.pkl.gz")
+    for (x, y), (x_sample, y_sample) in zip(old, load_mnist(SAMPLE), strict=True):
+        np.testing.assert_array_equal(x, x_sample[:5])
+        np.testing.assert_array_equal(y, y_sample[:5])
+
+
+def some_mnist(n=5, **replacements):
+    """A data set of n rows a part, and arrays by name to put in it instead."""
+    generator = np.random.default_rng(0)
+    parts = {}
+    for part in "train", "valid", "test":
+        parts[f"x_{part}"] = generator.integers(0, 256, (n, 784)).astype("f4") / 256
+        parts[f"y_{part}"] = generator.integers(0, 10, n)
+    parts |= replacements
+    arrays = list(parts.values())
+    return tuple((arrays[i], arrays[i + 1]) for i in (0, 2, 4))
+
+
+@pytest.mark.parametrize("protocol", range(5))
+@pytest.mark.parametrize("order", ["C", "F", "big-endian"])
+def test_pickled_by_python_3(tmp_path, protocol, order):
+    mnist = some_mnist()
+    x = mnist[0][0]
+    written = x.astype(">f4") if order == "big-endian" else np.array(x, order=order)
+    path = tmp_path / "mnist.pkl.gz"
+    pickled = pickle.dumps(some_mnist(x_train=written), protocol)
+    path.write_bytes(gzip.compress(pickled))
+    for part, expected in zip(load_mnist(path), mnist, strict=True):
+        for array, values in zip(part, expected, strict=True):
+            np.testing.assert_array_equal(array, values)
+            assert array.dtype == values.dtype and array.flags.c_contiguous
+
+
+class Touch:
+    """A pickle that would create a file named `touched`."""
+
+    def __reduce__(self):
+        return os.mkdir, ("touched",)
+
+
+BAD_CONTENT = {
+    "empty": b"",
+    "text": b"not a gzip file",
+    "truncated": gzip.compress(pickle.dumps(some_mnist(), 2))[:-1],
+    "not a pickle": gzip.compress(b"not a pickle"),
+    "runs code": gzip.compress(pickle.dumps(Touch(), 2)),
+    "code in the tuple": gzip.compress(pickle.dumps((some_mnist(), Touch()), 2)),
+    "other names": gzip.compress(pickle.dumps(np.float32(1), 2)),
+    "two pickles": gzip.compress(pickle.dumps(some_mnist(), 2) * 2),
+    "a number": gzip.compress(pickle.dumps(1, 2)),
+    "two parts": gzip.compress(pickle.dumps(some_mnist()[:2], 2)),
+    "too many opcodes": gzip.compress(b"(" * 20_000),
+    "a huge memo": gzip.compress(b"\x80\x02Nr\xff\xff\xff\xff."),
+    "objects": some_mnist(x_train=np.array([Touch()] * 5)),
+    "float64 images": some_mnist(x_train=np.zeros((5, 784))),
+    "int32 labels": some_mnist(y_test=np.zeros(5, "i4")),
+    "783 columns": some_mnist(x_valid=np.zeros((5, 783), "f4")),
+    "4 rows": some_mnist(n=4),
+    "a label too few": some_mnist(y_train=np.zeros(4, "i8")),
+    "label 10": some_mnist(y_valid=np.full(5, 10)),
+    "label -1": some_mnist(y_valid=np.full(5, -1)),
+    "a pixel of 1": some_mnist(x_test=np.ones((5, 784), "f4")),
+    "a negative pixel": some_mnist(x_test=np.full((5, 784), -0.5, "f4")),
+    "NaN": some_mnist(x_test=np.full((5, 784), np.nan, "f4")),
+}
+
+
+@pytest.mark.parametrize("content", BAD_CONTENT)
+def test_refused(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    content = BAD_CONTENT[content]
+    if isinstance(content, tuple):
+        content = gzip.compress(pickle.dumps(content, 2))
+    path = tmp_path / "bad.pkl.gz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"bad\.pkl\.gz: damaged, or not MNIST"):
+        load_mnist(path)
+    eq(os.listdir(), ["bad.pkl.gz"])
+
+
+def test_refuses_a_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "UNPACKED_LIMIT", 2**20)
+    path = tmp_path / "bomb.pkl.gz"
+    path.write_bytes(gzip.compress(bytes(2**23)))
+    with pytest.raises(ValueError, match="unpacks to more than 1,048,576 bytes"):
+        load_mnist(path)
+
+
+def test_refuses_a_folder_and_a_missing_file(tmp_path):
+    with pytest.raises(ValueError, match="not a file"):
+        load_mnist(tmp_path)
+    with pytest.raises(FileNotFoundError, match="missing"):
+        load_mnist(tmp_path / "missing")
+
+
+def test_load(timed):
+    timed("load the sample", lambda parts: eq(len(parts), 3), load_mnist, SAMPLE)
+
+
+# ---- The download ------------------------------------------------------------------
+
+COURSE_FILE = bytes(range(256)) * 1000
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """A server on the loopback address; the path of the request says how it behaves."""
+
+    def do_GET(self):
+        status, content, length = {
+            "/whole": (200, COURSE_FILE, None),
+            "/moved": (302, b"", None),
+            "/gone": (404, b"no such file", None),
+            "/broken": (500, b"out of order", None),
+            "/short": (200, COURSE_FILE[:-1], None),
+            "/cut": (200, COURSE_FILE[:-1], len(COURSE_FILE)),
+            "/long": (200, COURSE_FILE * 2, None),
+            "/other": (200, COURSE_FILE[::-1], None),
+            "/stalls": (200, b"", len(COURSE_FILE)),
+        }[self.path]
+        self.send_response(status)
+        self.send_header("Location", "/whole")
+        self.send_header("Content-Length", len(content) if length is None else length)
+        self.end_headers()
+        try:
+            self.wfile.write(content)
+            if self.path == "/stalls":
+                self.server.closing.wait(30)
+        except OSError:
+            pass  # the client has heard enough
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def mirror():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        server.closing = threading.Event()
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.closing.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def course_file(monkeypatch):
+    """`download_mnist` expects COURSE_FILE; the id is what `git hash-object` says of it."""
+    blob = "ed99543dba99b885850a5e5a6bf95545aaa9754c"
+    monkeypatch.setattr(kernels, "MNIST_BYTES", len(COURSE_FILE))
+    monkeypatch.setattr(kernels, "MNIST_BLOB", blob)
+
+
+@pytest.mark.parametrize("page", ["whole", "moved"])
+def test_download(tmp_path, mirror, course_file, page):
+    dest = tmp_path / "new folder" / "mnist.pkl.gz"
+    eq(download_mnist(dest, f"{mirror}/{page}"), dest)
+    eq(dest.read_bytes(), COURSE_FILE)
+    eq(os.listdir(dest.parent), ["mnist.pkl.gz"])
+
+
+@pytest.mark.parametrize(
+    "page, error, message",
+    [
+        ("gone", OSError, "Not Found"),
+        ("broken", OSError, "Internal Server Error"),
+        ("short", ValueError, "not the course's file"),
+        ("cut", ValueError, "not the course's file"),
+        ("long", ValueError, "not the course's file"),
+        ("other", ValueError, "not the course's file"),
+        ("stalls", TimeoutError, "timed out"),
+    ],
+)
+@pytest.mark.parametrize("before", [None, b"what was there before"])
+def test_download_fails(tmp_path, mirror, course_file, page, error, message, before):
+    dest = tmp_path / "mnist.pkl.gz"
+    if before:
+        dest.write_bytes(before)
+    with pytest.raises(error, match=message):
+        download_mnist(dest, f"{mirror}/{page}", timeout=0.2)
+    eq([path.read_bytes() for path in tmp_path.iterdir()], [before] if before else [])
+
+
+def test_download_refused(tmp_path, course_file):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        with pytest.raises(OSError, match="refused"):
+            download_mnist(tmp_path / "mnist.pkl.gz", url)
+    eq(os.listdir(tmp_path), [])
+
+
+def test_download_runs_out_of_space(tmp_path, mirror, course_file, monkeypatch):
+    def full(source, dest):
+        raise OSError(errno.ENOSPC, "no space left", dest)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        download_mnist(tmp_path / "mnist.pkl.gz", f"{mirror}/whole")
+    eq(os.listdir(tmp_path), [])
+
+
+def test_two_downloads_at_once(tmp_path, mirror, course_file):
+    dest = tmp_path / "mnist.pkl.gz"
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(download_mnist, [dest] * 4, [f"{mirror}/whole"] * 4))
+    eq(dest.read_bytes(), COURSE_FILE)
+    eq(os.listdir(tmp_path), ["mnist.pkl.gz"])
+
+
+# ---- The lesson --------------------------------------------------------------------
+
+
+def test_vals(lst1):
+    eq(lst1[200:210], VALS)
+
+
+@pytest.mark.parametrize("way", [chunks, islice_chunks], ids=["chunks", "islice_chunks"])
+@pytest.mark.parametrize(
+    "sz, lengths", [(5, [5, 5]), (3, [3, 3, 3, 1]), (10, [10]), (99, [10]), (1, [1] * 10)]
+)
+def test_chunks(way, sz, lengths):
+    parts = list(way(VALS, sz))
+    eq([len(part) for part in parts], lengths)
+    eq(sum(parts, []), VALS)
+
+
+@pytest.mark.parametrize("way", [chunks, islice_chunks], ids=["chunks", "islice_chunks"])
+def test_chunks_of_nothing(way):
+    eq(list(way([], 5)), [])
+    for sz in 0, -1:
+        with pytest.raises(ValueError, match=f"at least 1 item, not {sz}"):
+            list(way(VALS, sz))
+
+
+def test_islice():
+    it = iter(VALS)
+    eq(list(islice(it, 5)), VALS[:5])
+    eq(list(islice(it, 5)), VALS[5:])
+    eq(list(islice(it, 5)), [])
+
+
+def test_islice_chunks_takes_an_iterator(lst1, img):
+    eq(list(islice_chunks(iter(lst1), 28)), img)
+    eq((len(img), len(img[0])), (28, 28))
+    eq(img[20][15], 0.98828125)
+
+
+def test_matrix(img):
+    m = Matrix(img)
+    eq(m[20, 15], 0.98828125)
+    eq(m[0, 27], img[0][27])
+
+
+def test_tensors(x_train, y_train, whole_mnist):
+    eq(x_train.shape, torch.Size([50_000, 784]))
+    eq(x_train.type(), "torch.FloatTensor")
+    imgs = x_train.reshape((-1, 28, 28))
+    eq(imgs.shape, torch.Size([50_000, 28, 28]))
+    close(imgs[0, 20, 15], torch.tensor(0.98828125), eps=1e-9)
+    eq(y_train.shape, torch.Size([50_000]))
+    eq(y_train[:3].tolist(), [5, 0, 4])
+    if whole_mnist:
+        eq(y_train[-3:].tolist(), [8, 4, 8])
+
+
+def test_min_and_max(y_train):
+    eq((min(y_train).item(), max(y_train).item()), (0, 9))
+    eq((y_train.min().item(), y_train.max().item()), (0, 9))
+
+
+# ---- Timed -------------------------------------------------------------------------
+
+IMAGE_ROWS = {
+    "chunks": lambda lst1, tensor: list(chunks(lst1, 28)),
+    "islice_chunks": lambda lst1, tensor: list(islice_chunks(lst1, 28)),
+    "reshape": lambda lst1, tensor: tensor.reshape(28, 28),
+}
+
+
+@pytest.mark.parametrize("way", IMAGE_ROWS)
+def test_image_rows(timed, way, lst1, img, x_train):
+    def check(rows):
+        eq([list(map(float, row)) for row in rows], img)
+
+    timed("one image as 28 rows", check, IMAGE_ROWS[way], lst1, x_train[0])
+
+
+@pytest.mark.parametrize("way", ["list of lists", "Matrix", "tensor"])
+def test_element(timed, way, img):
+    get, source = {
+        "list of lists": (lambda m: m[20][15], img),
+        "Matrix": (lambda m: m[20, 15], Matrix(img)),
+        "tensor": (lambda m: m[20, 15], torch.tensor(img)),
+    }[way]
+    timed("one element", lambda value: eq(float(value), 0.98828125), get, source)
+
+
+@pytest.mark.parametrize("way", ["python", "torch"])
+def test_both_ends(timed, way, y_train):
+    ends = {
+        "python": lambda y: (min(y), max(y)),
+        "torch": lambda y: (y.min(), y.max()),
+    }[way]
+    timed("min and max", lambda both: eq([int(y) for y in both], [0, 9]), ends, y_train)
