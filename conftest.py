@@ -13,6 +13,9 @@ import pytest
 HERE = Path(__file__).parent
 MNIST = HERE / "data" / "mnist.pkl.gz"
 SAMPLE = HERE / "data" / "mnist-sample.pkl.gz"
+ODD_SHAPES = """
+    1x1x1 1x1x7 7x1x1 2x3x4 3x2x1 1x784x10 5x17x3 13x5x11 19x33x7 23x7x17
+""".split()
 SLOW = 0.25  # seconds; a call that takes longer is timed once
 
 chosen_data = pytest.StashKey()

@@ -1,0 +1,175 @@
+"""CUDA: one cell, a grid of cells in Python, then the same kernel on a GPU or in its simulator."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from fastcore.test import test_close as close
+from fastcore.test import test_eq as eq
+
+from conftest import HERE, ODD_SHAPES, has_gpu
+from kernels import RUNGS, TPB, blocks_per_grid, launch_kernel, matmul_cell
+
+pytestmark = pytest.mark.cuda
+
+GPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cuda"]
+NO_SIMULATOR = "matmul_torch_cuda", "there is no GPU, and torch has no simulator of one"
+
+needs_gpu = pytest.mark.skipif(not has_gpu(), reason="there is no GPU to time")
+
+
+def synchronized():
+    """A clock for the GPU: wait until it has finished, then read the time in seconds."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def on_device(*tensors):
+    return [tensor.cuda() if has_gpu() else tensor for tensor in tensors]
+
+
+# ---- One cell after the other, in Python -------------------------------------------
+
+
+def test_one_cell(m1, m2, t1):
+    res = torch.zeros(5, 10)
+    matmul_cell((0, 0), m1, m2, res)
+    close(res[0, 0], t1[0, 0], eps=1e-4)
+    eq(res.count_nonzero(), torch.tensor(1))
+
+
+@pytest.mark.parametrize("grid", [(5, 10), (16, 16), (5, 11)])
+def test_launch_kernel(m1, m2, small_product, grid):
+    res = torch.zeros(5, 10)
+    launch_kernel(matmul_cell, *grid, m1, m2, res)
+    small_product.check(res)
+
+
+def test_launch_kernel_visits_each_cell_once():
+    visited = []
+    launch_kernel(lambda grid, *args, **kw: visited.append((grid, args, kw)), 2, 3, 7, x=8)
+    grid = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    eq(visited, [(cell, (7,), {"x": 8}) for cell in grid])
+
+
+# ---- All at once, on the GPU or in the simulator -----------------------------------
+
+
+@pytest.mark.parametrize(
+    "shape, blocks",
+    [
+        ((50_000, 10), (3125, 1)),
+        ((5, 10), (1, 1)),
+        ((16, 16), (1, 1)),
+        ((17, 33), (2, 3)),
+        ((0, 10), (0, 1)),
+    ],
+)
+def test_blocks_per_grid(shape, blocks):
+    eq(TPB, 16)
+    eq(blocks_per_grid(shape), blocks)
+
+
+@pytest.mark.parametrize(
+    "odd", [*ODD_SHAPES, "17x3x17", "16x784x10", "33x50x7"], indirect=True
+)
+@pytest.mark.parametrize("rung", [rung.name for rung in GPU_RUNGS])
+def test_odd_shapes(rung, odd):
+    prove_on_device(rung, odd)
+
+
+@pytest.mark.parametrize("rung", [rung.name for rung in GPU_RUNGS])
+def test_digits(rung, small_product):
+    prove_on_device(rung, small_product)
+
+
+def prove_on_device(rung, product):
+    name, reason = NO_SIMULATOR
+    if rung == name and not has_gpu():
+        pytest.skip(reason)
+    a, b = on_device(product.a, product.b)
+    c = RUNGS[rung].fn(a, b)
+    eq(c.device, a.device)
+    product.check(c)
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU")
+def test_torch_on_the_gpu_is_not_faked(m1, m2):
+    with pytest.raises(ValueError, match="needs tensors on a GPU, not on cpu"):
+        RUNGS["matmul_torch_cuda"].fn(m1, m2)
+
+
+# ---- Compiled, with or without a GPU -----------------------------------------------
+
+COMPILE = """
+import json, sys
+from numba import cuda, float32
+from numba.cuda.dispatcher import CUDADispatcher
+try:
+    from numba.cuda.cudadrv.nvvm import NVVM; NVVM()
+except Exception as error:
+    sys.exit(print(json.dumps({"skip": f"no libNVVM here: {error}"[:200]})))
+import kernels
+matrix = float32[:, ::1]
+print(json.dumps({
+    name: cuda.compile_ptx(kernel.py_func, (matrix, matrix, matrix), cc=tuple(CC))[0]
+    for name, kernel in vars(kernels).items() if isinstance(kernel, CUDADispatcher)
+}))
+"""
+
+
+@pytest.fixture(scope="module", params=[[8, 0], [9, 0]], ids=["sm_80", "sm_90"])
+def ptx(request):
+    """The machine code of each CUDA kernel, by name, made in a process without the simulator."""
+    code = COMPILE.replace("CC", str(request.param))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=HERE,
+        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kernels = json.loads(done.stdout.splitlines()[-1])
+    if "skip" in kernels:
+        pytest.skip(kernels["skip"])
+    return request.param, kernels
+
+
+def test_compiles(ptx):
+    (major, minor), kernels = ptx
+    assert "matmul_kernel" in kernels
+    for code in kernels.values():
+        assert f".target sm_{major}{minor}" in code
+        assert "__local_depot" not in code
+
+
+# ---- Timed, on a GPU only ----------------------------------------------------------
+
+GPU_CASES = [(rung.name, shape) for rung in GPU_RUNGS for shape in rung.shapes]
+
+
+@needs_gpu
+@pytest.mark.benchmark(timer=synchronized)
+@pytest.mark.parametrize("rung, shape", GPU_CASES)
+def test_rung(timed, rung, shape, product, dense):
+    """The product alone: operands on the GPU, calls in a row, then a wait for the last."""
+    matmul = RUNGS[rung].fn
+    dense.check(matmul(dense.a.cuda(), dense.b.cuda()))
+    a, b = product.a.cuda(), product.b.cuda()
+    timed(f"matmul {shape}", product.check, matmul, a, b)
+
+
+@needs_gpu
+@pytest.mark.parametrize("rung, shape", GPU_CASES)
+def test_rung_and_copy(timed, rung, shape, product, dense):
+    """As the course times it: the product and its way back to the host."""
+    matmul = RUNGS[rung].fn
+    dense.check(matmul(dense.a.cuda(), dense.b.cuda()))
+    a, b = product.a.cuda(), product.b.cuda()
+    group = f"matmul {shape} and copy to the host"
+    timed(group, product.check, lambda: matmul(a, b).cpu())

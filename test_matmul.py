@@ -1,0 +1,108 @@
+"""Matrix multiplication: each rung is proved against t1, tr and a float64 product, then timed."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from fastcore.test import test_close as close
+from fastcore.test import test_eq as eq
+from numba import njit
+
+from conftest import ODD_SHAPES
+from kernels import RUNGS, SMALL, dot, frobenius, rung
+
+CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
+
+
+@pytest.mark.parametrize(
+    "rung, shape", [(rung.name, shape) for rung in CPU_RUNGS for shape in rung.shapes]
+)
+def test_rung(timed, rung, shape, product, dense):
+    matmul = RUNGS[rung].fn
+    dense.check(matmul(dense.a, dense.b))
+    timed(f"matmul {shape}", product.check, matmul, product.a, product.b)
+
+
+@pytest.mark.parametrize("odd", ODD_SHAPES, indirect=True)
+@pytest.mark.parametrize("rung", [rung.name for rung in CPU_RUNGS])
+def test_odd_shapes(rung, odd):
+    odd.check(RUNGS[rung].fn(odd.a, odd.b))
+
+
+def test_references(small_product, full_product):
+    for product, shape in (small_product, (5, 10)), (full_product, (50_000, 10)):
+        eq(product.reference.shape, torch.Size(shape))
+        product.check(product.reference)
+
+
+def test_rungs_of_the_course():
+    course = """
+        matmul_loops matmul_numba_dot matmul_elementwise matmul_torch_dot matmul_broadcast
+        matmul_einsum matmul_torch matmul_launch_kernel matmul_cuda matmul_torch_cuda
+    """.split()
+    eq([name for name in RUNGS if name in course], course)
+    for name, rung in RUNGS.items():
+        eq((rung.name, rung.fn.__name__), (name, name))
+        assert rung.fn.__doc__ and SMALL in rung.shapes
+
+
+def test_a_rung_is_registered_once():
+    with pytest.raises(ValueError, match="there already is a rung matmul_loops"):
+        rung()(RUNGS["matmul_loops"].fn)
+
+
+# ---- dot ---------------------------------------------------------------------------
+
+VECTORS = np.array([1.0, 2, 3]), np.array([2.0, 3, 4])
+
+
+def test_dot():
+    eq(dot(*VECTORS), 20.0)
+    eq(dot.py_func(*VECTORS), 20.0)
+    eq(dot(np.zeros(0), np.zeros(0)), 0.0)
+
+
+@pytest.mark.parametrize("call", ["first, compiles", "second"])
+def test_dot_compile(benchmark, call):
+    benchmark.group = "dot"
+
+    def fresh():
+        return (njit(dot.py_func), *VECTORS), {}
+
+    if call == "second":
+        fn = fresh()[0][0]
+        eq(fn(*VECTORS), 20.0)
+        benchmark(fn, *VECTORS)
+    else:
+        first = benchmark.pedantic(lambda fn, a, b: fn(a, b), setup=fresh, rounds=5)
+        eq(first, 20.0)
+
+
+# ---- Elementwise operations --------------------------------------------------------
+
+A, B = torch.tensor([10.0, 6, -4]), torch.tensor([2.0, 8, 7])
+M = torch.tensor([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]])
+
+
+@pytest.mark.parametrize(
+    "result, expected",
+    [
+        (A + B, [12.0, 14, 3]),
+        ((A < B).float().mean(), 2 / 3),
+        (frobenius(M), math.sqrt(285)),
+        (M[0, :], [1.0, 2, 3]),
+        (M[:, 2], [3.0, 6, 9]),
+        (M[1:, :2], [[4.0, 5], [7, 8]]),
+        (M[-1], [7.0, 8, 9]),
+    ],
+    ids=["a + b", "a < b", "frobenius", "row", "column", "block", "last row"],
+)
+def test_elementwise(result, expected):
+    expected = torch.tensor(expected)
+    eq(result.shape, expected.shape)
+    close(result, expected, eps=1e-6)
+
+
+def test_frobenius_prints_as_in_the_course():
+    eq(f"{frobenius(M):.2f}", "16.88")

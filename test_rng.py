@@ -1,0 +1,164 @@
+"""Random numbers: Wichmann-Hill, and what a fork does to a generator."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+from fastcore.test import test_close as close
+from fastcore.test import test_eq as eq
+from fastcore.test import test_ne as ne
+
+import kernels
+from kernels import chunks, forked, rand, seed
+
+COURSE_SEED = 457428938475
+COURSE_STATE = 4976, 20238, 499
+COURSE_NUMBERS = 0.7645251082582081, 0.7920889799553945, 0.06912886811267205
+
+needs_fork = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="this platform has no os.fork"
+)
+
+
+@pytest.fixture(autouse=True)
+def course_stream():
+    seed(COURSE_SEED)
+
+
+def test_seed():
+    eq(kernels.rnd_state, COURSE_STATE)
+    eq((rand(), rand(), rand()), COURSE_NUMBERS)
+    seed(np.int64(COURSE_SEED))
+    eq(rand(), COURSE_NUMBERS[0])
+
+
+@pytest.mark.parametrize(
+    "a, state",
+    [
+        (0, (1, 1, 1)),
+        (30267, (30268, 1, 1)),
+        (30268, (1, 2, 1)),
+        (30268 * 30306, (1, 1, 2)),
+        (30268 * 30306 * 30322, (1, 1, 1)),
+        (30268 * 30306 * 30322 - 1, (30268, 30306, 30322)),
+    ],
+)
+def test_seeds_state(a, state):
+    seed(a)
+    eq(kernels.rnd_state, state)
+
+
+@pytest.mark.parametrize("a", [-1, 1.5, "1", None, float("nan")])
+def test_seed_refuses(a):
+    with pytest.raises(ValueError, match="a seed is a non-negative integer, not"):
+        seed(a)
+    eq(kernels.rnd_state, COURSE_STATE)
+
+
+def test_rand_before_seed(monkeypatch):
+    monkeypatch.setattr(kernels, "rnd_state", None)
+    with pytest.raises(RuntimeError, match=r"call seed\(a\) before"):
+        rand()
+
+
+def test_histogram_is_flat():
+    """Pearson's chi-squared test, 100 bins, false alarms: 1 in 1,000 seeds (this one is fixed)."""
+    counts = np.histogram([rand() for _ in range(10_000)], bins=100, range=(0, 1))[0]
+    eq(counts.sum(), 10_000)
+    chi_squared = ((counts - 100.0) ** 2 / 100).sum()
+    p = torch.special.gammaincc(torch.tensor(99 / 2), torch.tensor(chi_squared / 2))
+    assert 0.0005 < p < 0.9995
+
+
+# ---- Fork --------------------------------------------------------------------------
+
+
+def torch_rand():
+    return torch.rand(1).item()
+
+
+def seed_anew(draw):
+    """Return what the child does for numbers of its own."""
+
+    def draw_from_new_seed():
+        seed(os.getpid())
+        torch.manual_seed(os.getpid())
+        return draw()
+
+    return draw_from_new_seed
+
+
+@needs_fork
+@pytest.mark.parametrize("draw", [rand, torch_rand], ids=["rand", "torch.rand"])
+def test_fork_repeats_the_numbers(draw):
+    child = forked(draw)
+    eq(child, draw())
+    ne(child, draw())
+
+
+@needs_fork
+@pytest.mark.parametrize("draw", [rand, torch_rand], ids=["rand", "torch.rand"])
+def test_a_new_seed_in_the_child_is_the_cure(draw):
+    ne(forked(seed_anew(draw)), draw())
+
+
+@needs_fork
+def test_fork_leaves_the_parent_alone():
+    ne(forked(os.getpid), os.getpid())
+    forked(rand)
+    eq(rand(), COURSE_NUMBERS[0])
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, 0)
+
+
+def raises():
+    raise KeyError("lost")
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    "draw, error, message",
+    [
+        (lambda: time.sleep(60), TimeoutError, "drew nothing in 0.2 s"),
+        (raises, RuntimeError, "the child process failed: KeyError: 'lost'"),
+        (lambda: os._exit(1), RuntimeError, "the child process failed: died"),
+        (lambda: "text", RuntimeError, "could not convert string to float"),
+        (lambda: exec("raise SystemExit"), RuntimeError, "SystemExit"),
+    ],
+    ids=["hangs", "raises", "dies", "no number", "exits"],
+)
+def test_child_fails(draw, error, message):
+    with pytest.raises(error, match=message):
+        forked(draw, timeout=0.2 if error is TimeoutError else 10)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, 0)
+
+
+# ---- Timed -------------------------------------------------------------------------
+
+
+def test_rows_of_rand(timed):
+    def rows():
+        return list(chunks([rand() for _ in range(7840)], 10))
+
+    def check(rows):
+        eq((len(rows), len(rows[0])), (784, 10))
+        close(rows[0][:3], COURSE_NUMBERS, eps=1e-15)
+
+    timed("784x10 random numbers", check, rows)
+
+
+def test_torch_randn(timed):
+    def check(x):
+        eq(x.shape, torch.Size([784, 10]))
+        close(x.mean(), torch.tensor(0.0), eps=6 / 7840**0.5)
+        close(x.std(), torch.tensor(1.0), eps=6 / (2 * 7840) ** 0.5)
+
+    timed("784x10 random numbers", check, torch.randn, 784, 10)
+
+
+@needs_fork
+def test_fork_round_trip(timed):
+    timed("fork", lambda child: eq(child, COURSE_NUMBERS[0]), forked, rand)
