@@ -1,6 +1,7 @@
 """Fixtures: the data, the operands, and the rule that nothing is timed before it is proved."""
 
 import os
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -81,6 +82,14 @@ def pytest_report_header(config):
         gpu = torch.cuda.get_device_name()
     threads = f"torch {torch.get_num_threads()}, numba {numba.get_num_threads()}"
     return [f"mnist: {path} ({why})", f"gpu: {gpu}", f"threads: {threads}"]
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
+    for reason, count in reasons.items():
+        if not reason.startswith("Skipping non-benchmark"):
+            terminalreporter.write_line(f"{count} skipped: {reason}")
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
@@ -190,6 +199,9 @@ class Product:
         import torch
 
         self.a, self.b = a, b
+        (m, k), n = a.shape, b.shape[1]
+        self.flops = 2 * m * k * n
+        self.bytes = 4 * (m * k + k * n + m * n)
         self.exact = a.double() @ b.double()
         self.bound = a.shape[1] * 2**-24 * (a.abs().double() @ b.abs().double())
         self.bound += torch.finfo(torch.float32).tiny
@@ -267,11 +279,41 @@ def product(request, shape):
 
 
 @pytest.fixture
-def timed(benchmark):
-    """``timed(group, check, fn, *args)``: pass fn's result to ``check``, and only then time fn."""
+def time_rung(timed, dense):
+    """``time_rung(rung, shape, product)``: prove the rung on dense operands (which compiles
+    it, too) and on the product's own, then time it. ``to`` puts tensors on its device."""
+    from kernels import RUNGS
 
-    def timed(group, check, fn, *args):
+    def time_rung(rung, shape, product, to=lambda tensor: tensor):
+        rung = RUNGS[rung]
+        dense.check(rung.fn(to(dense.a), to(dense.b)))
+        timed(
+            f"matmul {shape}",
+            product.check,
+            rung.fn,
+            to(product.a),
+            to(product.b),
+            rung=rung.name,
+            step=list(RUNGS).index(rung.name),
+            device=rung.device,
+            shape=shape,
+            flops=product.flops,
+            bytes=product.bytes,
+        )
+
+    return time_rung
+
+
+@pytest.fixture
+def timed(benchmark):
+    """``timed(group, check, fn, *args)``: pass fn's result to ``check``, and only then time fn.
+
+    Keyword arguments are saved as the benchmark's ``extra_info``.
+    """
+
+    def timed(group, check, fn, *args, **extra_info):
         benchmark.group = group
+        benchmark.extra_info.update(extra_info)
         start = perf_counter()
         result = fn(*args)
         seconds = perf_counter() - start

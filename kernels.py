@@ -218,7 +218,7 @@ class ArrayUnpickler(pickle._Unpickler):
         INT BININT BININT1 BININT2 LONG LONG1 STRING BINSTRING SHORT_BINSTRING UNICODE
         BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
     """.split()
-    dispatch = {code: _refuse for code in range(256)}
+    dispatch = dict.fromkeys(range(256), _refuse)
     for _name in OPCODES:
         _code = getattr(pickle, _name)[0]
         dispatch[_code] = _counted(pickle._Unpickler.dispatch[_code])
@@ -374,7 +374,7 @@ def rung(shapes=(SMALL, FULL), device="cpu"):
 @rung(shapes=[SMALL])
 def matmul_loops(a, b):
     """Three Python loops: M*N*K steps, each of which makes four small tensors."""
-    (ar, ac), (br, bc) = a.shape, b.shape
+    (ar, ac), (_, bc) = a.shape, b.shape
     c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
@@ -396,7 +396,7 @@ def dot(a, b):
 def matmul_numba_dot(a, b):
     """The inner loop compiled by Numba: only M*N steps are left in Python."""
     a, b = a.numpy(), b.numpy()
-    (ar, ac), (br, bc) = a.shape, b.shape
+    ar, bc = len(a), b.shape[1]
     c = np.zeros((ar, bc), np.float32)
     for i in range(ar):
         for j in range(bc):
@@ -412,7 +412,7 @@ def frobenius(m):
 @rung()
 def matmul_elementwise(a, b):
     """The inner loop as elementwise operations of torch: a product of K floats, then its sum."""
-    (ar, ac), (br, bc) = a.shape, b.shape
+    ar, bc = len(a), b.shape[1]
     c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
@@ -423,7 +423,7 @@ def matmul_elementwise(a, b):
 @rung()
 def matmul_torch_dot(a, b):
     """torch.dot for the inner loop: product and sum in one call, without K floats in between."""
-    (ar, ac), (br, bc) = a.shape, b.shape
+    ar, bc = len(a), b.shape[1]
     c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
@@ -485,7 +485,7 @@ def outer_broadcast(c, d):
 @rung()
 def matmul_broadcast(a, b):
     """Each row of a, as a column, broadcast over b: M steps in Python, K*N floats in between."""
-    (ar, ac), (br, bc) = a.shape, b.shape
+    ar, bc = len(a), b.shape[1]
     c = torch.zeros(ar, bc)
     for i in range(ar):
         c[i] = (a[i, :, None] * b).sum(dim=0)

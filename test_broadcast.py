@@ -1,6 +1,6 @@
 """Broadcasting: the examples, the rules, and what they save."""
 
-from itertools import product as pairs
+from itertools import combinations_with_replacement, product
 
 import numpy as np
 import pytest
@@ -128,10 +128,11 @@ def shape_or_none(broadcast, a, b):
 
 def test_every_pair_of_shapes():
     """All 341 shapes of up to four dimensions of sizes 0 to 3, paired with each other."""
-    shapes = [shape for ndim in range(5) for shape in pairs(range(4), repeat=ndim)]
+    shapes = [shape for ndim in range(5) for shape in product(range(4), repeat=ndim)]
     eq(len(shapes), 341)
-    for a, b in pairs(shapes, shapes):
+    for a, b in combinations_with_replacement(shapes, 2):
         ours = shape_or_none(broadcast_shapes, a, b)
+        assert ours == shape_or_none(broadcast_shapes, b, a), (a, b)
         assert ours == shape_or_none(np.broadcast_shapes, a, b), (a, b)
         assert ours == shape_or_none(torch.broadcast_shapes, a, b), (a, b)
 
@@ -145,9 +146,8 @@ WAYS = ["loop", "expanded", "broadcast"]
 def test_normalize(timed, way, x_train):
     def check(x):
         eq((x.shape, x.dtype), (x_train.shape, x_train.dtype))
-        close(x.double().mean(), torch.tensor(0.0), eps=1e-4)
-        close(x.double().std(), torch.tensor(1.0), eps=1e-4)
-        close(x[7], (x_train[7] - mean) / std, eps=1e-6)
+        rows = slice(None, None, 97)
+        close(x[rows] * std + mean, x_train[rows], eps=1e-6)
 
     mean, std = x_train.mean(), x_train.std()
     normalize = getattr(kernels, f"normalize_{way}")

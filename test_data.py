@@ -207,7 +207,7 @@ def course_file(monkeypatch):
 def test_download(tmp_path, mirror, course_file, page):
     dest = tmp_path / "new folder" / "mnist.pkl.gz"
     eq(download_mnist(dest, f"{mirror}/{page}"), dest)
-    eq(dest.read_bytes(), COURSE_FILE)
+    assert dest.read_bytes() == COURSE_FILE
     eq(os.listdir(dest.parent), ["mnist.pkl.gz"])
 
 
@@ -256,7 +256,7 @@ def test_two_downloads_at_once(tmp_path, mirror, course_file):
     dest = tmp_path / "mnist.pkl.gz"
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(download_mnist, [dest] * 4, [f"{mirror}/whole"] * 4))
-    eq(dest.read_bytes(), COURSE_FILE)
+    assert dest.read_bytes() == COURSE_FILE
     eq(os.listdir(tmp_path), ["mnist.pkl.gz"])
 
 
@@ -267,9 +267,12 @@ def test_vals(lst1):
     eq(lst1[200:210], VALS)
 
 
-@pytest.mark.parametrize("way", [chunks, islice_chunks], ids=["chunks", "islice_chunks"])
 @pytest.mark.parametrize(
-    "sz, lengths", [(5, [5, 5]), (3, [3, 3, 3, 1]), (10, [10]), (99, [10]), (1, [1] * 10)]
+    "way", [chunks, islice_chunks], ids=["chunks", "islice_chunks"]
+)
+@pytest.mark.parametrize(
+    "sz, lengths",
+    [(5, [5, 5]), (3, [3, 3, 3, 1]), (10, [10]), (99, [10]), (1, [1] * 10)],
 )
 def test_chunks(way, sz, lengths):
     parts = list(way(VALS, sz))
@@ -277,7 +280,9 @@ def test_chunks(way, sz, lengths):
     eq(sum(parts, []), VALS)
 
 
-@pytest.mark.parametrize("way", [chunks, islice_chunks], ids=["chunks", "islice_chunks"])
+@pytest.mark.parametrize(
+    "way", [chunks, islice_chunks], ids=["chunks", "islice_chunks"]
+)
 def test_chunks_of_nothing(way):
     eq(list(way([], 5)), [])
     for sz in 0, -1:

@@ -9,8 +9,9 @@ from fastcore.test import test_close as close
 from fastcore.test import test_eq as eq
 from numba import njit
 
+import kernels
 from conftest import ODD_SHAPES
-from kernels import RUNGS, SMALL, dot, frobenius, rung
+from kernels import RUNGS, SMALL, dot, frobenius
 
 CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
 
@@ -18,10 +19,8 @@ CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
 @pytest.mark.parametrize(
     "rung, shape", [(rung.name, shape) for rung in CPU_RUNGS for shape in rung.shapes]
 )
-def test_rung(timed, rung, shape, product, dense):
-    matmul = RUNGS[rung].fn
-    dense.check(matmul(dense.a, dense.b))
-    timed(f"matmul {shape}", product.check, matmul, product.a, product.b)
+def test_rung(time_rung, rung, shape, product):
+    time_rung(rung, shape, product)
 
 
 @pytest.mark.parametrize("odd", ODD_SHAPES, indirect=True)
@@ -49,7 +48,7 @@ def test_rungs_of_the_course():
 
 def test_a_rung_is_registered_once():
     with pytest.raises(ValueError, match="there already is a rung matmul_loops"):
-        rung()(RUNGS["matmul_loops"].fn)
+        kernels.rung()(RUNGS["matmul_loops"].fn)
 
 
 # ---- dot ---------------------------------------------------------------------------
