@@ -86,7 +86,9 @@ def pytest_report_header(config):
 
 def pytest_terminal_summary(terminalreporter):
     reports = terminalreporter.stats.get("skipped", [])
-    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in reports
+    )
     for reason, count in reasons.items():
         if not reason.startswith("Skipping non-benchmark"):
             terminalreporter.write_line(f"{count} skipped: {reason}")
