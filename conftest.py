@@ -81,7 +81,13 @@ def pytest_report_header(config):
     if has_gpu():
         gpu = torch.cuda.get_device_name()
     threads = f"torch {torch.get_num_threads()}, numba {numba.get_num_threads()}"
-    return [f"mnist: {path} ({why})", f"gpu: {gpu}", f"threads: {threads}"]
+    lines = [f"mnist: {path} ({why})", f"gpu: {gpu}", f"threads: {threads}"]
+    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > 1:
+        lines.append(
+            f"load: {load:.1f}; something else is running, and it can slow down rungs with "
+            "several threads a thousand times"
+        )
+    return lines
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -134,7 +140,7 @@ def mnist(request):
         return load_mnist(path)
     except (OSError, ValueError) as error:
         pytest.exit(
-            f"{error}\n{path} was {why}. Delete or replace it, or run with --mnist=sample.",
+            f"{error}\n{path} was {why}. Give another file, or run with --mnist=sample.",
             returncode=pytest.ExitCode.USAGE_ERROR,
         )
 
@@ -204,22 +210,37 @@ class Product:
         (m, k), n = a.shape, b.shape[1]
         self.flops = 2 * m * k * n
         self.bytes = 4 * (m * k + k * n + m * n)
-        self.exact = a.double() @ b.double()
-        self.bound = a.shape[1] * 2**-24 * (a.abs().double() @ b.abs().double())
-        self.bound += torch.finfo(torch.float32).tiny
+        # A part of the rows at a time: a as float64 would double the memory.
+        self.exact = torch.cat([part.double() @ b.double() for part in a.split(50_000)])
+        size = torch.cat([p.abs().double() @ b.abs().double() for p in a.split(50_000)])
+        self.bound = k * 2**-24 * size + torch.finfo(torch.float32).tiny
         self.reference = c
 
     def check(self, c):
         import torch
+
+        assert isinstance(c, torch.Tensor), f"a {type(c)}, not a torch.Tensor"
+        assert c.dtype == torch.float32, f"the dtype is {c.dtype}, not float32"
+        assert c.shape == self.exact.shape, f"the shape is {tuple(c.shape)}"
+        self._check_close(c, self.exact, self.bound, "the float64 product")
+        if self.reference is not None:
+            self._check_close(c, self.reference, 2 * self.bound, "the reference")
+
+    @staticmethod
+    def _check_close(c, expected, eps, name):
         from fastcore.test import test_close
 
-        assert isinstance(c, torch.Tensor)
-        assert c.dtype == torch.float32
-        assert c.shape == self.exact.shape
-        c = c.cpu().double()
-        test_close(c, self.exact, eps=self.bound)
-        if self.reference is not None:
-            test_close(c, self.reference.double(), eps=2 * self.bound)
+        c, expected = c.cpu().double(), expected.double()
+        try:
+            test_close(c, expected, eps=eps)
+        except AssertionError:
+            error = (c - expected).abs().nan_to_num(nan=float("inf"))
+            i, j = divmod(int((error / eps).argmax()), c.shape[1])
+            wrong = int((~(error < eps)).sum())
+            raise AssertionError(
+                f"{wrong} of {c.numel()} cells differ from {name}; worst is ({i}, {j}): "
+                f"{c[i, j]:.9g}, not {expected[i, j]:.9g}, where ±{eps[i, j]:.2g} is allowed"
+            ) from None
 
 
 def random_product(shape):

@@ -20,11 +20,11 @@ def load_run(path):
     try:
         run = json.loads(Path(path).read_text(encoding="utf-8"))
         rungs = [bench for bench in run["benchmarks"] if "rung" in bench["extra_info"]]
-        for bench in rungs:
-            bench["stats"]["median"] + bench["extra_info"]["flops"]
-    except (ValueError, KeyError, TypeError) as error:
+        ladders(run), machine(run)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path}: not a run saved by pytest --benchmark-json ({error!r})"
+            f"{path}: not a run saved by pytest --benchmark-json "
+            f"({type(error).__name__}: {str(error)[:100]})"
         ) from None
     if not rungs:
         raise ValueError(f"{path}: no rung was timed in this run")

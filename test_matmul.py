@@ -11,7 +11,7 @@ from numba import njit
 
 import kernels
 from conftest import ODD_SHAPES
-from kernels import RUNGS, SMALL, dot, frobenius
+from kernels import FULL, RUNGS, SMALL, dot, frobenius
 
 CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
 
@@ -43,12 +43,44 @@ def test_rungs_of_the_course():
     eq([name for name in RUNGS if name in course], course)
     for name, rung in RUNGS.items():
         eq((rung.name, rung.fn.__name__), (name, name))
-        assert rung.fn.__doc__ and SMALL in rung.shapes
 
 
-def test_a_rung_is_registered_once():
-    with pytest.raises(ValueError, match="there already is a rung matmul_loops"):
-        kernels.rung()(RUNGS["matmul_loops"].fn)
+@pytest.mark.parametrize(
+    "name, doc, shapes, message",
+    [
+        ("matmul_loops", "New.", [SMALL], "there already is a rung matmul_loops"),
+        ("matmul_new", None, [SMALL], "matmul_new: a rung has a docstring"),
+        ("matmul_new", "New.", [FULL], "matmul_new: a rung has .* and the shapes"),
+        ("matmul_new", "New.", [SMALL, "6x7x8"], "matmul_new: a rung has .* not"),
+    ],
+)
+def test_a_rung_that_is_not_registered(name, doc, shapes, message):
+    def fn(a, b):
+        return a @ b
+
+    fn.__name__, fn.__doc__ = name, doc
+    with pytest.raises(ValueError, match=message):
+        kernels.rung(shapes)(fn)
+    assert RUNGS.get(name) is not fn
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda c: c[:-1], "shape"),
+        (lambda c: c.double(), "dtype"),
+        (lambda c: c.numpy(), "Tensor"),
+        (lambda c: c.T.contiguous().reshape(c.shape), "of 21 cells differ"),
+        (lambda c: c.index_put_([torch.tensor(2), torch.tensor(6)], torch.tensor(math.nan)),
+         r"1 of 21 cells differ .* worst is \(2, 6\): nan, not "),
+    ],
+    ids=["a row too few", "float64", "numpy", "transposed", "NaN"],
+)  # fmt: skip
+def test_the_proof_refuses(dense, spoil, message):
+    c = dense.a @ dense.b
+    dense.check(c)
+    with pytest.raises(AssertionError, match=message):
+        dense.check(spoil(c))
 
 
 # ---- dot ---------------------------------------------------------------------------

@@ -136,7 +136,59 @@ def test_child_fails(draw, error, message):
         os.waitpid(-1, 0)
 
 
+# ---- Many at once ------------------------------------------------------------------
+
+RAND_ARRAYS = ["rand_array_loop", "rand_array_numba", "rand_array"]
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 511, 512, 513, 1024, 1025, 7840, 100_003])
+@pytest.mark.parametrize("way", RAND_ARRAYS)
+def test_rand_array_is_the_stream_of_rand(way, n):
+    expected = [rand() for _ in range(n)]
+    state_after = kernels.rnd_state
+    seed(COURSE_SEED)
+    numbers = getattr(kernels, way)(n)
+    eq((numbers.shape, numbers.dtype), ((n,), np.float64))
+    assert numbers.tolist() == expected
+    eq(kernels.rnd_state, state_after)
+
+
+@pytest.mark.parametrize("a", [0, 30268 * 30306 * 30322 - 1])
+@pytest.mark.parametrize("way", RAND_ARRAYS)
+def test_rand_array_goes_on_from_any_state(way, a):
+    seed(a)
+    expected = [rand() for _ in range(3000)]
+    seed(a)
+    fill = getattr(kernels, way)
+    assert [*fill(1000), rand(), *fill(np.int64(1999))] == expected
+
+
+@pytest.mark.parametrize("way", RAND_ARRAYS)
+def test_rand_array_refuses(way, monkeypatch):
+    for n in -1, 1.5, None:
+        with pytest.raises(
+            ValueError, match="count of numbers is a non-negative integer"
+        ):
+            getattr(kernels, way)(n)
+    eq(kernels.rnd_state, COURSE_STATE)
+    monkeypatch.setattr(kernels, "rnd_state", None)
+    with pytest.raises(RuntimeError, match=r"call seed\(a\) before"):
+        getattr(kernels, way)(1)
+
+
 # ---- Timed -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", RAND_ARRAYS)
+def test_rand_array(timed, way):
+    def check(numbers):
+        eq(numbers.shape, (7840,))
+        close(numbers[:3], np.array(COURSE_NUMBERS), eps=1e-15)
+
+    fill = getattr(kernels, way)
+    fill(1)  # compiles
+    seed(COURSE_SEED)
+    timed("784x10 random numbers", check, fill, 7840)
 
 
 def test_rows_of_rand(timed):
