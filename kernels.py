@@ -31,7 +31,8 @@ import numpy as np
 import torch
 from fastcore.net import urlopen
 from llvmlite import ir
-from numba import cuda, float32, njit, types
+from llvmlite.binding import get_host_cpu_features
+from numba import cuda, float32, njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -451,10 +452,27 @@ def rung(shapes=(SMALL, FULL), device="cpu"):
     return register
 
 
+def sizes(a, b):
+    """Return (M, K, N) of the float32 operands a (M, K) and b (K, N).
+
+    Raises ValueError if their shapes don't match, TypeError if they aren't float32.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+        raise ValueError(
+            f"a product takes shapes (M, K) and (K, N), not {tuple(a.shape)} and "
+            f"{tuple(b.shape)}"
+        )
+    if a.dtype != torch.float32 or b.dtype != torch.float32:
+        raise TypeError(
+            f"a product takes float32 operands, not {a.dtype} and {b.dtype}"
+        )
+    return *a.shape, b.shape[1]
+
+
 @rung(shapes=[SMALL])
 def matmul_loops(a, b):
     """Three Python loops: M*N*K steps, each of which makes four small tensors."""
-    (ar, ac), (_, bc) = a.shape, b.shape
+    ar, ac, bc = sizes(a, b)
     c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
@@ -475,8 +493,8 @@ def dot(a, b):
 @rung()
 def matmul_numba_dot(a, b):
     """The inner loop compiled by Numba: only M*N steps are left in Python."""
+    ar, _, bc = sizes(a, b)
     a, b = a.numpy(), b.numpy()
-    ar, bc = len(a), b.shape[1]
     c = np.zeros((ar, bc), np.float32)
     for i in range(ar):
         for j in range(bc):
@@ -492,7 +510,7 @@ def frobenius(m):
 @rung()
 def matmul_elementwise(a, b):
     """The inner loop as elementwise operations of torch: a product of K floats, then its sum."""
-    ar, bc = len(a), b.shape[1]
+    ar, _, bc = sizes(a, b)
     c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
@@ -503,7 +521,7 @@ def matmul_elementwise(a, b):
 @rung()
 def matmul_torch_dot(a, b):
     """torch.dot for the inner loop: product and sum in one call, without K floats in between."""
-    ar, bc = len(a), b.shape[1]
+    ar, _, bc = sizes(a, b)
     c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
@@ -565,7 +583,7 @@ def outer_broadcast(c, d):
 @rung()
 def matmul_broadcast(a, b):
     """Each row of a, as a column, broadcast over b: M steps in Python, K*N floats in between."""
-    ar, bc = len(a), b.shape[1]
+    ar, _, bc = sizes(a, b)
     c = torch.zeros(ar, bc)
     for i in range(ar):
         c[i] = (a[i, :, None] * b).sum(dim=0)
@@ -661,6 +679,316 @@ def matmul_torch_cuda(a, b):
     if not a.is_cuda:
         raise ValueError(f"matmul_torch_cuda needs tensors on a GPU, not on {a.device}")
     return torch.matmul(a, b)
+
+
+# ---- Past the course, on the CPU ---------------------------------------------------
+#
+# The full shape reads 157 MB for 0.78 GFLOP: what counts is how fast a comes from memory.
+
+
+@rung()
+def matmul_numpy(a, b):
+    """A peer: numpy's @, which is OpenBLAS where torch has MKL."""
+    return torch.from_numpy(a.numpy() @ b.numpy())
+
+
+@rung()
+def matmul_numba_loops(a, b):
+    """The course's three loops, all compiled: no Python left, one multiplication at a time."""
+    m, _, n = sizes(a, b)
+    c = np.empty((m, n), np.float32)
+    _loops(a.numpy(), b.numpy(), c)
+    return torch.from_numpy(c)
+
+
+@njit
+def _loops(a, b, c):
+    for i in range(c.shape[0]):
+        for j in range(c.shape[1]):
+            tmp = np.float32(0)
+            for k in range(a.shape[1]):
+                tmp += a[i, k] * b[k, j]
+            c[i, j] = tmp
+
+
+# Vectors of sums add up in another order than the loop says. These flags allow that, and
+# unlike the whole of fastmath let NaN and Inf come through.
+ANY_ORDER = {"reassoc", "contract", "nsz"}
+
+
+@rung()
+def matmul_numba_vector(a, b):
+    """b transposed once (31 KB), so that vector instructions read both operands along k."""
+    m, _, n = sizes(a, b)
+    c = np.empty((m, n), np.float32)
+    _dots(a.numpy(), np.ascontiguousarray(b.numpy().T), c)
+    return torch.from_numpy(c)
+
+
+@njit(fastmath=ANY_ORDER)
+def _dots(a, bt, c):
+    for i in range(c.shape[0]):
+        for j in range(c.shape[1]):
+            c[i, j] = _dot32(a[i], bt[j])
+
+
+@njit(fastmath=ANY_ORDER)
+def _dot32(x, y):
+    tmp = np.float32(0)
+    for k in range(len(x)):
+        tmp += x[k] * y[k]
+    return tmp
+
+
+@rung()
+def matmul_numba_parallel(a, b):
+    """The rows of c shared out to all cores."""
+    m, _, n = sizes(a, b)
+    c = np.empty((m, n), np.float32)
+    _dots_parallel(a.numpy(), np.ascontiguousarray(b.numpy().T), c)
+    return torch.from_numpy(c)
+
+
+@njit(parallel=True, fastmath=ANY_ORDER)
+def _dots_parallel(a, bt, c):
+    for i in prange(c.shape[0]):
+        for j in range(c.shape[1]):
+            c[i, j] = _dot32(a[i], bt[j])
+
+
+@rung()
+def matmul_numba_tile(a, b):
+    """A register tile: 4 x 2 sums at a time, so that a row of a serves 2 columns, and of bt 4 rows."""
+    m, _, n = sizes(a, b)
+    c = np.empty((m, n), np.float32)
+    _tiles(a.numpy(), np.ascontiguousarray(b.numpy().T), c)
+    return torch.from_numpy(c)
+
+
+@njit(parallel=True, fastmath=ANY_ORDER)
+def _tiles(a, bt, c):
+    m, n = c.shape
+    for tile in prange((m + 3) // 4):
+        # Past the last row or column, the last one stands in; it is computed again.
+        i0 = 4 * tile
+        i1, i2, i3 = min(i0 + 1, m - 1), min(i0 + 2, m - 1), min(i0 + 3, m - 1)
+        for j0 in range(0, n, 2):
+            j1 = min(j0 + 1, n - 1)
+            p, q, r, s, x, y = a[i0], a[i1], a[i2], a[i3], bt[j0], bt[j1]
+            px = py = qx = qy = rx = ry = sx = sy = np.float32(0)
+            for k in range(len(x)):
+                px += p[k] * x[k]
+                py += p[k] * y[k]
+                qx += q[k] * x[k]
+                qy += q[k] * y[k]
+                rx += r[k] * x[k]
+                ry += r[k] * y[k]
+                sx += s[k] * x[k]
+                sy += s[k] * y[k]
+            c[i0, j0], c[i0, j1], c[i1, j0], c[i1, j1] = px, py, qx, qy
+            c[i2, j0], c[i2, j1], c[i3, j0], c[i3, j1] = rx, ry, sx, sy
+
+
+@rung()
+def matmul_numba_prefetch(a, b):
+    """While a tile is computed, the rows of a tile to come are fetched from memory.
+
+    Without that, memory rests while the cores compute, and the cores while memory is read:
+    the two times add up. Numba has no prefetch instruction, and LLVM vectorizes no loop
+    that has one; so the tile's inner loop is written in LLVM's language, as large as the
+    registers allow (5 x 5 vectors of 16 floats with AVX-512).
+    """
+    m, _, n = sizes(a, b)
+    c = np.empty((m, n), np.float32)
+    _prefetched_tiles_parallel(
+        np.ascontiguousarray(a.numpy()), padded_transpose(b.numpy()), c
+    )
+    return torch.from_numpy(c)
+
+
+def tile_size(features):
+    """Return (floats in a vector, rows, columns) of the tile that fits a CPU's registers.
+
+    ``features`` are LLVM's names. AVX-512: 32 registers of 16 floats, NEON: 32 of 4,
+    AVX2: 16 of 8.
+    """
+    if features.get("avx512f"):
+        return 16, 5, 5
+    return (4, 5, 5) if features.get("neon") else (8, 2, 5)
+
+
+LANES, TILE_ROWS, TILE_COLUMNS = tile_size(get_host_cpu_features())
+TILES_AHEAD = 4
+
+
+@intrinsic
+def tile_sums(typingctx, a, i, bt, j):
+    """Return a[i : i + TILE_ROWS] @ bt[j : j + TILE_COLUMNS].T as a flat tuple of float32.
+
+    Sums over the first K // LANES * LANES of K columns; prefetches a[i + TILES_AHEAD *
+    TILE_ROWS :] into the second-level cache. a and bt are contiguous and wide alike.
+    """
+
+    def codegen(context, builder, signature, args):
+        a, i, bt, j = args
+        a, bt = (
+            context.make_array(kind)(context, builder, array)
+            for kind, array in ((signature.args[0], a), (signature.args[2], bt))
+        )
+        index, float_, byte = ir.IntType(64), ir.FloatType(), ir.IntType(8).as_pointer()
+        flag, vector = ir.IntType(32), ir.VectorType(float_, LANES)
+        width = cgutils.unpack_tuple(builder, a.shape)[1]
+        ahead = builder.mul(width, index(TILES_AHEAD * TILE_ROWS))
+        prefetch = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]),
+            "llvm.prefetch.p0",
+        )
+        add_lanes = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(float_, [float_, vector]),
+            f"llvm.vector.reduce.fadd.v{LANES}f32",
+        )
+
+        def starts(first, count):
+            rows = [builder.add(first, index(n)) for n in range(count)]
+            return [builder.mul(row, width) for row in rows]
+
+        def load(array, start, k):
+            item = builder.gep(array.data, [builder.add(start, k)])
+            return builder.load(builder.bitcast(item, vector.as_pointer()), align=4)
+
+        zero = ir.Constant(vector, None)
+        sums = [
+            [cgutils.alloca_once_value(builder, zero) for _ in range(TILE_COLUMNS)]
+            for _ in range(TILE_ROWS)
+        ]
+        rows, columns = starts(i, TILE_ROWS), starts(j, TILE_COLUMNS)
+        stop = builder.and_(width, index(-LANES))
+        with cgutils.for_range_slice(builder, index(0), stop, index(LANES), index) as (
+            k,
+            _,
+        ):
+            for row in rows:
+                item = builder.gep(a.data, [builder.add(builder.add(row, k), ahead)])
+                to_read, to_l2, data = flag(0), flag(2), flag(1)
+                item = builder.bitcast(item, byte)
+                builder.call(prefetch, [item, to_read, to_l2, data])
+            xs = [load(a, row, k) for row in rows]
+            for n, column in enumerate(columns):
+                y = load(bt, column, k)
+                for row_sums, x in zip(sums, xs, strict=True):
+                    product = builder.fmul(x, y, flags=["contract"])
+                    total = builder.load(row_sums[n])
+                    total = builder.fadd(total, product, flags=["contract"])
+                    builder.store(total, row_sums[n])
+        totals = [
+            builder.call(add_lanes, [float_(0), builder.load(s)], fastmath=["reassoc"])
+            for row_sums in sums
+            for s in row_sums
+        ]
+        return context.make_tuple(builder, signature.return_type, totals)
+
+    tile = types.UniTuple(types.float32, TILE_ROWS * TILE_COLUMNS)
+    return tile(a, types.intp, bt, types.intp), codegen
+
+
+@njit
+def _prefetched_tile(a, bt, c, i):
+    """Compute the rows c[i : i + TILE_ROWS]."""
+    n, width = c.shape[1], a.shape[1]
+    for j in range(0, n, TILE_COLUMNS):
+        sums = tile_sums(a, i, bt, j)
+        for r in range(TILE_ROWS):
+            for q in range(min(TILE_COLUMNS, n - j)):
+                tmp = sums[r * TILE_COLUMNS + q]
+                for k in range(width // LANES * LANES, width):
+                    tmp += a[i + r, k] * bt[j + q, k]
+                c[i + r, j + q] = tmp
+
+
+@njit
+def _prefetched_tiles(a, bt, c):
+    m = len(c)
+    for i in range(0, m - TILE_ROWS + 1, TILE_ROWS):
+        _prefetched_tile(a, bt, c, i)
+    _rest(a, bt, c, m // TILE_ROWS * TILE_ROWS)
+
+
+@njit(parallel=True)
+def _prefetched_tiles_parallel(a, bt, c):
+    m = len(c)
+    for tile in prange(m // TILE_ROWS):
+        _prefetched_tile(a, bt, c, tile * TILE_ROWS)
+    _rest(a, bt, c, m // TILE_ROWS * TILE_ROWS)
+
+
+@njit(fastmath=ANY_ORDER)
+def _rest(a, bt, c, first):
+    for i in range(first, c.shape[0]):
+        for j in range(c.shape[1]):
+            c[i, j] = _dot32(a[i], bt[j])
+
+
+@njit
+def padded_transpose(b):
+    """Return b.T (N, K), contiguous, with rows of zeros up to a multiple of TILE_COLUMNS."""
+    width, n = b.shape
+    bt = np.empty((-(-n // TILE_COLUMNS) * TILE_COLUMNS, width), np.float32)
+    for k in range(width):
+        for j in range(n):
+            bt[j, k] = b[k, j]
+    bt[n:] = 0
+    return bt
+
+
+@intrinsic
+def matrix_at(typingctx, address, shape):
+    """Return the contiguous float32 matrix of this shape that lies at ``address``, without a copy."""
+    array_type = types.Array(types.float32, 2, "C")
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(array_type)(context, builder)
+        itemsize = context.get_constant(types.intp, 4)
+        rows, columns = cgutils.unpack_tuple(builder, args[1])
+        context.populate_array(
+            array,
+            data=builder.inttoptr(args[0], array.data.type),
+            shape=[rows, columns],
+            strides=[builder.mul(columns, itemsize), itemsize],
+            itemsize=itemsize,
+            meminfo=None,
+        )
+        return array._getvalue()
+
+    return array_type(types.intp, types.UniTuple(types.intp, 2)), codegen
+
+
+@rung()
+def matmul_numba_address(a, b):
+    """The same without the overhead of the call: six integers go to Numba instead of arrays.
+
+    Wrapping three tensors as arrays takes longer than the product of the small shape, and
+    so does waking other threads: small products stay in this one.
+    """
+    m, k, n = sizes(a, b)
+    a, b = a.contiguous(), b.contiguous()
+    c = torch.empty(m, n)
+    multiply = _at_addresses if m * k * n < 1_000_000 else _at_addresses_parallel
+    multiply(a.data_ptr(), b.data_ptr(), c.data_ptr(), m, k, n)
+    return c
+
+
+@njit
+def _at_addresses(a, b, c, m, k, n):
+    bt = padded_transpose(matrix_at(b, (k, n)))
+    _prefetched_tiles(matrix_at(a, (m, k)), bt, matrix_at(c, (m, n)))
+
+
+@njit
+def _at_addresses_parallel(a, b, c, m, k, n):
+    bt = padded_transpose(matrix_at(b, (k, n)))
+    _prefetched_tiles_parallel(matrix_at(a, (m, k)), bt, matrix_at(c, (m, n)))
 
 
 # ---- Past the course, on the GPU ---------------------------------------------------
