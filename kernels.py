@@ -457,16 +457,16 @@ def sizes(a, b):
 
     Raises ValueError if their shapes don't match, TypeError if they aren't float32.
     """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+    left, right = a.shape, b.shape
+    if len(left) != 2 or len(right) != 2 or left[1] != right[0]:
         raise ValueError(
-            f"a product takes shapes (M, K) and (K, N), not {tuple(a.shape)} and "
-            f"{tuple(b.shape)}"
+            f"a product takes shapes (M, K) and (K, N), not {tuple(left)} and {tuple(right)}"
         )
-    if a.dtype != torch.float32 or b.dtype != torch.float32:
+    if a.dtype is not torch.float32 or b.dtype is not torch.float32:
         raise TypeError(
             f"a product takes float32 operands, not {a.dtype} and {b.dtype}"
         )
-    return *a.shape, b.shape[1]
+    return left[0], left[1], right[1]
 
 
 @rung(shapes=[SMALL])
@@ -964,15 +964,82 @@ def matrix_at(typingctx, address, shape):
     return array_type(types.intp, types.UniTuple(types.intp, 2)), codegen
 
 
+@intrinsic
+def row_sums(typingctx, a, i, b, j, stop):
+    """Return a[i : i + TILE_ROWS, :stop] @ b[:stop, j : j + LANES] as a flat tuple of float32.
+
+    Each a[i, k] is multiplied by LANES neighbours in b at once, so b has to go on for
+    LANES floats from b[stop - 1, j]. a and b are contiguous.
+    """
+
+    def codegen(context, builder, signature, args):
+        a, b = (
+            context.make_array(kind)(context, builder, array)
+            for kind, array in (
+                (signature.args[0], args[0]),
+                (signature.args[2], args[2]),
+            )
+        )
+        i, j, stop = args[1], args[3], args[4]
+        index, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), LANES)
+        lane = ir.IntType(32)
+        all_lane_0 = ir.Constant(ir.VectorType(lane, LANES), None)
+        (_, k_size), (_, width) = (
+            cgutils.unpack_tuple(builder, array.shape) for array in (a, b)
+        )
+        zero = ir.Constant(vector, None)
+        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(TILE_ROWS)]
+        with cgutils.for_range(builder, stop, intp=index) as loop:
+            k = loop.index
+            item = builder.gep(b.data, [builder.add(builder.mul(k, width), j)])
+            y = builder.load(builder.bitcast(item, vector.as_pointer()), align=4)
+            for r, row_sum in enumerate(sums):
+                start = builder.mul(builder.add(i, index(r)), k_size)
+                x = builder.load(builder.gep(a.data, [builder.add(start, k)]))
+                x = builder.insert_element(zero, x, lane(0))
+                x = builder.shuffle_vector(x, zero, all_lane_0)
+                product = builder.fmul(x, y, flags=["contract"])
+                total = builder.fadd(builder.load(row_sum), product, flags=["contract"])
+                builder.store(total, row_sum)
+        totals = [
+            builder.extract_element(builder.load(row_sum), lane(n))
+            for row_sum in sums
+            for n in range(LANES)
+        ]
+        return context.make_tuple(builder, signature.return_type, totals)
+
+    rows = types.UniTuple(types.float32, TILE_ROWS * LANES)
+    return rows(a, types.intp, b, types.intp, types.intp), codegen
+
+
+@njit
+def _few_rows(a, b, c):
+    (m, width), n = a.shape, c.shape[1]
+    stop = max(0, width - LANES // n - 1)
+    for i in range(0, m - TILE_ROWS + 1, TILE_ROWS):
+        for j in range(0, n, LANES):
+            sums = row_sums(a, i, b, j, stop)
+            for r in range(TILE_ROWS):
+                for q in range(min(LANES, n - j)):
+                    tmp = sums[r * LANES + q]
+                    for k in range(stop, width):
+                        tmp += a[i + r, k] * b[k, j + q]
+                    c[i + r, j + q] = tmp
+    _loops(a[m // TILE_ROWS * TILE_ROWS :], b, c[m // TILE_ROWS * TILE_ROWS :])
+
+
 @rung()
 def matmul_numba_address(a, b):
-    """The same without the overhead of the call: six integers go to Numba instead of arrays.
+    """The same with less around it, for few rows: integers go to Numba instead of arrays.
 
-    Wrapping three tensors as arrays takes longer than the product of the small shape, and
-    so does waking other threads: small products stay in this one.
+    Wrapping three tensors as arrays takes longer than the product of the small shape. So
+    does transposing b, for which up to 15 rows use `row_sums` instead, and waking other
+    threads, for which small products stay in this one.
     """
     m, k, n = sizes(a, b)
     a, b = a.contiguous(), b.contiguous()
+    if not m * k * n:
+        return torch.zeros(m, n)
     c = torch.empty(m, n)
     multiply = _at_addresses if m * k * n < 1_000_000 else _at_addresses_parallel
     multiply(a.data_ptr(), b.data_ptr(), c.data_ptr(), m, k, n)
@@ -981,14 +1048,17 @@ def matmul_numba_address(a, b):
 
 @njit
 def _at_addresses(a, b, c, m, k, n):
-    bt = padded_transpose(matrix_at(b, (k, n)))
-    _prefetched_tiles(matrix_at(a, (m, k)), bt, matrix_at(c, (m, n)))
+    a, b, c = matrix_at(a, (m, k)), matrix_at(b, (k, n)), matrix_at(c, (m, n))
+    if m < 16:
+        _few_rows(a, b, c)
+    else:
+        _prefetched_tiles(a, padded_transpose(b), c)
 
 
 @njit
 def _at_addresses_parallel(a, b, c, m, k, n):
-    bt = padded_transpose(matrix_at(b, (k, n)))
-    _prefetched_tiles_parallel(matrix_at(a, (m, k)), bt, matrix_at(c, (m, n)))
+    a, b, c = matrix_at(a, (m, k)), matrix_at(b, (k, n)), matrix_at(c, (m, n))
+    _prefetched_tiles_parallel(a, padded_transpose(b), c)
 
 
 # ---- Past the course, on the GPU ---------------------------------------------------
