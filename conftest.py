@@ -2,11 +2,14 @@
 
 import os
 from collections import Counter
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
 import pytest
+
+from ladder import add_limits, report
 
 # torch, numba and kernels are imported where they are used: `pytest-benchmark compare`
 # imports this file, and should not wait for them.
@@ -91,11 +94,17 @@ def pytest_report_header(config):
     return lines
 
 
-def pytest_terminal_summary(terminalreporter):
-    reports = terminalreporter.stats.get("skipped", [])
-    reasons = Counter(
-        report.longrepr[2].removeprefix("Skipped: ") for report in reports
-    )
+@pytest.hookimpl(tryfirst=True)
+def pytest_terminal_summary(terminalreporter, config):
+    benches = [
+        bench.as_dict(include_data=False, flat=False)
+        for bench in config._benchmarksession.benchmarks
+        if bench and not bench.has_error
+    ]
+    for line in report(benches):
+        terminalreporter.write_line(line)
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(item.longrepr[2].removeprefix("Skipped: ") for item in skipped)
     for reason, count in reasons.items():
         if not reason.startswith("Skipping non-benchmark"):
             terminalreporter.write_line(f"{count} skipped: {reason}")
@@ -116,6 +125,7 @@ def pytest_benchmark_update_json(config, benchmarks, output_json):
         import torch
 
         output_json["gpu"] = torch.cuda.get_device_name()
+    add_limits(output_json["benchmarks"])
     if not config.getoption("benchmark_save_data"):
         for bench in output_json["benchmarks"]:
             bench["stats"].pop("data", None)
@@ -197,25 +207,50 @@ def m2(weights):
 # ---- The proof ---------------------------------------------------------------------
 
 
+@dataclass
 class Product:
     """A pair of operands, and what their float32 product has to be.
 
     A sum of K products in float32, in any order, is off by at most K * 2**-24 * |a| @ |b|
-    (first order). The reference ``c`` may be off by as much if it is float32 itself.
+    (first order). The reference may be off by as much if it is float32 itself.
     """
 
-    def __init__(self, a, b, c=None):
+    a: "torch.Tensor"  # noqa: F821
+    b: "torch.Tensor"  # noqa: F821
+    exact: "torch.Tensor"  # noqa: F821
+    bound: "torch.Tensor"  # noqa: F821
+    reference: "torch.Tensor | None" = None  # noqa: F821
+
+    @classmethod
+    def of(cls, a, b, reference=None):
         import torch
 
-        self.a, self.b = a, b
-        (m, k), n = a.shape, b.shape[1]
-        self.flops = 2 * m * k * n
-        self.bytes = 4 * (m * k + k * n + m * n)
-        # A part of the rows at a time: a as float64 would double the memory.
-        self.exact = torch.cat([part.double() @ b.double() for part in a.split(50_000)])
-        size = torch.cat([p.abs().double() @ b.abs().double() for p in a.split(50_000)])
-        self.bound = k * 2**-24 * size + torch.finfo(torch.float32).tiny
-        self.reference = c
+        # A part of the rows at a time: the whole as float64 would take twice the memory.
+        parts = a.split(50_000)
+        exact = torch.cat([part.double() @ b.double() for part in parts])
+        size = torch.cat([part.double().abs() @ b.double().abs() for part in parts])
+        bound = a.shape[1] * 2**-24 * size + torch.finfo(torch.float32).tiny
+        return cls(a, b, exact, bound, reference)
+
+    def rows(self, rows):
+        """Return the product for that many rows of a, repeated if there are fewer."""
+        times = -(-rows // len(self.a))
+
+        def take(tensor):
+            return tensor[:rows] if times == 1 else tensor.repeat(times, 1)[:rows]
+
+        a, exact, bound = map(take, (self.a, self.exact, self.bound))
+        return Product(a, self.b, exact, bound)
+
+    @property
+    def info(self):
+        """The shape, and the least work and traffic of the product, for ``extra_info``."""
+        (m, k), n = self.a.shape, self.b.shape[1]
+        return {
+            "shape": f"{m}x{k}x{n}",
+            "flops": 2 * m * k * n,
+            "bytes": 4 * (m * k + k * n + m * n),
+        }
 
     def check(self, c):
         import torch
@@ -250,7 +285,7 @@ def random_product(shape):
 
     m, k, n = shape
     generator = torch.Generator().manual_seed(m * 10_000 + k * 100 + n)
-    return Product(
+    return Product.of(
         torch.randn(m, k, generator=generator), torch.randn(k, n, generator=generator)
     )
 
@@ -285,12 +320,12 @@ def tr(x_train, weights):
 
 @pytest.fixture(scope="session")
 def small_product(m1, m2, t1):
-    return Product(m1, m2, t1)
+    return Product.of(m1, m2, t1)
 
 
 @pytest.fixture(scope="session")
 def full_product(x_train, weights, tr):
-    return Product(x_train, weights, tr)
+    return Product.of(x_train, weights, tr)
 
 
 @pytest.fixture
@@ -304,26 +339,17 @@ def product(request, shape):
 
 @pytest.fixture
 def time_rung(timed, dense):
-    """``time_rung(rung, shape, product)``: prove the rung on dense operands (which compiles
+    """``time_rung(group, rung, product)``: prove the rung on dense operands (which compiles
     it, too) and on the product's own, then time it. ``to`` puts tensors on its device."""
     from kernels import RUNGS
 
-    def time_rung(rung, shape, product, to=lambda tensor: tensor):
+    def time_rung(group, rung, product, to=lambda tensor: tensor):
         rung = RUNGS[rung]
         dense.check(rung.fn(to(dense.a), to(dense.b)))
-        timed(
-            f"matmul {shape}",
-            product.check,
-            rung.fn,
-            to(product.a),
-            to(product.b),
-            rung=rung.name,
-            step=list(RUNGS).index(rung.name),
-            device=rung.device,
-            shape=shape,
-            flops=product.flops,
-            bytes=product.bytes,
-        )
+        a, b = to(product.a), to(product.b)
+        step = list(RUNGS).index(rung.name)
+        info = {"rung": rung.name, "step": step, "device": rung.device} | product.info
+        timed(group, product.check, rung.fn, a, b, **info)
 
     return time_rung
 

@@ -686,6 +686,40 @@ def matmul_torch_cuda(a, b):
 # The full shape reads 157 MB for 0.78 GFLOP: what counts is how fast a comes from memory.
 
 
+def tile_size(features):
+    """Return (floats in a vector, rows, columns) of the tile that fits a CPU's registers.
+
+    ``features`` are LLVM's names. AVX-512: 32 registers of 16 floats, NEON: 32 of 4,
+    AVX2: 16 of 8.
+    """
+    if features.get("avx512f"):
+        return 16, 5, 5
+    return (4, 5, 5) if features.get("neon") else (8, 2, 5)
+
+
+LANES, TILE_ROWS, TILE_COLUMNS = tile_size(get_host_cpu_features())
+
+
+def multiply_add(n, threads):
+    """Do 24 * LANES * n * threads float32 operations in registers; return a result per thread.
+
+    A measure of the machine: nothing is read from memory. Each result is 12 * LANES.
+    """
+    out = np.zeros(threads, np.float32)
+    _multiply_add(np.float32(0.5), n, out)
+    return out
+
+
+@njit(parallel=True, fastmath={"contract"})
+def _multiply_add(x, n, out):
+    for thread in prange(len(out)):
+        sums = np.zeros(12 * LANES, np.float32)
+        for _ in range(n):
+            for lane in range(12 * LANES):
+                sums[lane] = sums[lane] * x + x
+        out[thread] = sums.sum()
+
+
 @rung()
 def matmul_numpy(a, b):
     """A peer: numpy's @, which is OpenBLAS where torch has MKL."""
@@ -806,18 +840,6 @@ def matmul_numba_prefetch(a, b):
     return torch.from_numpy(c)
 
 
-def tile_size(features):
-    """Return (floats in a vector, rows, columns) of the tile that fits a CPU's registers.
-
-    ``features`` are LLVM's names. AVX-512: 32 registers of 16 floats, NEON: 32 of 4,
-    AVX2: 16 of 8.
-    """
-    if features.get("avx512f"):
-        return 16, 5, 5
-    return (4, 5, 5) if features.get("neon") else (8, 2, 5)
-
-
-LANES, TILE_ROWS, TILE_COLUMNS = tile_size(get_host_cpu_features())
 TILES_AHEAD = 4
 
 

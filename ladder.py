@@ -6,6 +6,7 @@ them between the markers in that file. Needs no torch.
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -19,8 +20,8 @@ def load_run(path):
     """
     try:
         run = json.loads(Path(path).read_text(encoding="utf-8"))
-        rungs = [bench for bench in run["benchmarks"] if "rung" in bench["extra_info"]]
-        ladders(run), machine(run)
+        rungs = ladders(run["benchmarks"])
+        machine(run)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: not a run saved by pytest --benchmark-json "
@@ -31,27 +32,60 @@ def load_run(path):
     return run
 
 
-def ladders(run):
-    """Return ``{shape: rows}``; a row is (rung, median, times first, times before, GFLOP/s)."""
-    benches = [b for b in run["benchmarks"] if "rung" in b["extra_info"]]
-    benches.sort(key=lambda bench: bench["extra_info"]["step"])
-    shapes = {}
+def add_limits(benches):
+    """Put "gflops" and "limit_share" into the ``extra_info`` of each rung in ``benches``.
+
+    The limit is the shortest time that any code could take on this machine: the larger of
+    bytes / read rate and flops / multiply-add rate, where the rates are the best medians
+    of the group "limit" on the rung's device. Without these there is no share.
+    """
+    rates = {}
     for bench in benches:
         info, median = bench["extra_info"], bench["stats"]["median"]
-        rows = shapes.setdefault(info["shape"], [])
-        first, before = (rows[0][1], rows[-1][1]) if rows else (median, median)
-        rows.append(
-            (
-                info["rung"],
-                median,
-                first / median,
-                before / median,
-                info["flops"] / median / 1e9,
+        if "limit" in info:
+            work = info["bytes" if info["limit"] == "read" else "flops"]
+            key = info["device"], info["limit"]
+            rates[key] = max(rates.get(key, 0), work / median)
+    for bench in benches:
+        info, median = bench["extra_info"], bench["stats"]["median"]
+        if "rung" in info:
+            info["gflops"] = info["flops"] / median / 1e9
+            read, flops = (
+                rates.get((info["device"], key)) for key in ("read", "flops")
             )
-        )
-    return dict(
-        sorted(shapes.items(), key=lambda item: item[1][0][0] != "matmul_loops")
+            if read and flops:
+                limit = max(info["bytes"] / read, info["flops"] / flops)
+                info["limit_share"] = limit / median
+    return rates
+
+
+def ladders(benches):
+    """Return ``{shape: rungs}`` for what was timed in the groups "matmul ...", in order.
+
+    A rung is a dict: rung, median (s), times_first, times_before, gflops, limit_share.
+    """
+    rungs = [
+        b for b in benches if b["group"] == f"matmul {b['extra_info'].get('shape')}"
+    ]
+    rungs.sort(
+        key=lambda bench: (bench["extra_info"]["flops"], bench["extra_info"]["step"])
     )
+    shapes = {}
+    for bench in rungs:
+        info, median = bench["extra_info"], bench["stats"]["median"]
+        rows = shapes.setdefault(info["shape"], [])
+        first, before = (rows[0], rows[-1]) if rows else ({"median": median},) * 2
+        rows.append(
+            {
+                "rung": info["rung"],
+                "median": median,
+                "times_first": first["median"] / median,
+                "times_before": before["median"] / median,
+                "gflops": info["gflops"],
+                "limit_share": info.get("limit_share"),
+            }
+        )
+    return shapes
 
 
 def seconds(value):
@@ -62,28 +96,57 @@ def seconds(value):
 
 
 def digits(value):
-    """Return a number with three significant digits, without an exponent."""
-    if value >= 100:
+    """Return a positive number with two or three significant digits: 1,234 or 1.23 or 0.012."""
+    if value >= 99.95:
         return f"{value:,.0f}"
-    return f"{value:.{2 if value < 10 else 1}f}" if value >= 0.1 else f"{value:.2g}"
+    if value >= 0.995:
+        return f"{value:.{2 if value < 9.995 else 1}f}"
+    return f"{value:.{1 - math.floor(math.log10(value))}f}"
+
+
+def cells(row):
+    """Return a row of `ladders` as text."""
+    share = row["limit_share"]
+    return [
+        row["rung"],
+        seconds(row["median"]),
+        f"{digits(row['times_first'])}×",
+        f"{digits(row['times_before'])}×",
+        digits(row["gflops"]),
+        "" if share is None else f"{digits(share * 100)}%",
+    ]
+
+
+HEADER = "median", "times the first", "times the one before", "GFLOP/s", "of the limit"
 
 
 def markdown(run):
     """Return the run's ladders as Markdown tables, with the machine that made them."""
     lines = [machine(run), ""]
-    for shape, rows in ladders(run).items():
-        first = rows[0][0]
-        lines += [
-            f"| {shape} | median | times {first} | times the rung before | GFLOP/s |",
-            "| --- | ---: | ---: | ---: | ---: |",
-        ]
-        for rung, median, first, before, gflops in rows:
-            lines.append(
-                f"| {rung} | {seconds(median)} | {digits(first)}× | {digits(before)}× "
-                f"| {digits(gflops)} |"
-            )
+    for shape, rows in ladders(run["benchmarks"]).items():
+        lines += [f"| {' | '.join((shape, *HEADER))} |", "| --- " + "| ---: " * 5 + "|"]
+        lines += [f"| {' | '.join(cells(row))} |" for row in rows]
         lines.append("")
     return "\n".join(lines)
+
+
+def report(benches):
+    """Yield the lines of a text table for each ladder in ``benches``, and what to doubt."""
+    add_limits(benches)
+    for shape, rows in ladders(benches).items():
+        table = [(shape, *HEADER), *map(cells, rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        yield ""
+        for name, *values in table:
+            values = map(str.rjust, values, widths[1:])
+            yield "  ".join((name.ljust(widths[0]), *values)).rstrip()
+        for row in rows:
+            if (row["limit_share"] or 0) > 1.1:
+                yield (
+                    f"{row['rung']} is faster than the measured limit: the limit was "
+                    "disturbed; run again on a quiet machine"
+                )
+    yield ""
 
 
 def machine(run):

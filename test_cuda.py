@@ -164,7 +164,7 @@ GPU_CASES = [(rung.name, shape) for rung in GPU_RUNGS for shape in rung.shapes]
 @pytest.mark.parametrize("rung, shape", GPU_CASES)
 def test_rung(time_rung, rung, shape, product):
     """The product alone: operands on the GPU, calls in a row, then a wait for the last."""
-    time_rung(rung, shape, product, to=torch.Tensor.cuda)
+    time_rung(f"matmul {shape}", rung, product, to=torch.Tensor.cuda)
 
 
 @needs_gpu
@@ -176,3 +176,30 @@ def test_rung_and_copy(timed, rung, shape, product, dense):
     a, b = product.a.cuda(), product.b.cuda()
     group = f"matmul {shape} and copy to the host"
     timed(group, product.check, lambda: matmul(a, b).cpu())
+
+
+@needs_gpu
+@pytest.mark.benchmark(timer=synchronized)
+@pytest.mark.parametrize("way", ["torch.max", "torch.sum"])
+def test_read_limit(timed, way, x_train):
+    x = x_train.cuda()
+    read = {"torch.max": torch.max, "torch.sum": torch.sum}[way]
+    expected = read(x_train.double()).item()
+    info = {"limit": "read", "device": "cuda", "bytes": x.nbytes}
+    timed(
+        "limit",
+        lambda result: close(result.item() / expected, 1, 1e-3),
+        read,
+        x,
+        **info,
+    )
+
+
+@needs_gpu
+@pytest.mark.benchmark(timer=synchronized)
+def test_multiply_add_limit(timed):
+    x = torch.full((4096, 4096), 0.5, device="cuda")
+    info = {"limit": "flops", "device": "cuda", "flops": 2 * 4096**3}
+    timed(
+        "limit", lambda c: eq(c.unique().tolist(), [1024]), torch.matmul, x, x, **info
+    )

@@ -2,6 +2,7 @@
 
 import math
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from numba import njit
 
 import kernels
 from conftest import ODD_SHAPES
-from kernels import FULL, RUNGS, SMALL, dot, frobenius
+from kernels import FULL, LANES, RUNGS, SMALL, dot, frobenius
 
 CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
 
@@ -20,7 +21,15 @@ CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
     "rung, shape", [(rung.name, shape) for rung in CPU_RUNGS for shape in rung.shapes]
 )
 def test_rung(time_rung, rung, shape, product):
-    time_rung(rung, shape, product)
+    time_rung(f"matmul {shape}", rung, product)
+
+
+@pytest.mark.parametrize("rows", [5, 50, 500, 5_000, 50_000, 500_000])
+@pytest.mark.parametrize(
+    "rung", ["matmul_torch", "matmul_numpy", "matmul_numba_address"]
+)
+def test_rows(time_rung, rung, rows, full_product):
+    time_rung("rows", rung, full_product.rows(rows))
 
 
 @pytest.mark.parametrize("odd", ODD_SHAPES, indirect=True)
@@ -81,6 +90,54 @@ def test_the_proof_refuses(dense, spoil, message):
     dense.check(c)
     with pytest.raises(AssertionError, match=message):
         dense.check(spoil(c))
+
+
+# ---- The limit of the machine ------------------------------------------------------
+
+READS = {
+    "torch.max": torch.max,
+    "torch.sum": torch.sum,
+    "numpy @ vector": lambda x: x.numpy() @ np.ones(784, np.float32),
+}
+
+
+@pytest.mark.parametrize("way", READS)
+def test_read_limit(timed, way, x_train):
+    def check(result):
+        whole = {"torch.max": x_train.numpy().max()}.get(way, x_train.double().sum())
+        close(
+            np.float64(np.sum(np.asarray(result), dtype="f8")),
+            float(whole),
+            eps=abs(whole) * 1e-3,
+        )
+
+    info = {"limit": "read", "device": "cpu", "bytes": x_train.nbytes}
+    timed("limit", check, READS[way], x_train, **info)
+
+
+@pytest.mark.parametrize("way", ["torch.matmul", "numpy @", "registers"])
+def test_multiply_add_limit(timed, way):
+    x = torch.full((2048, 2048), 0.5)
+    threads, n = numba.get_num_threads(), 200_000
+    fn, args, flops, value = {
+        "torch.matmul": (torch.matmul, (x, x), 2 * 2048**3, 512),
+        "numpy @": (np.matmul, (x.numpy(), x.numpy()), 2 * 2048**3, 512),
+        "registers": (
+            kernels.multiply_add,
+            (n, threads),
+            24 * LANES * n * threads,
+            12 * LANES,
+        ),
+    }[way]
+    timed(
+        "limit",
+        lambda result: eq(set(np.unique(result)), {value}),
+        fn,
+        *args,
+        limit="flops",
+        device="cpu",
+        flops=flops,
+    )
 
 
 # ---- dot ---------------------------------------------------------------------------
