@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 MNIST = HERE / "data" / "mnist.pkl.gz"
 SAMPLE = HERE / "data" / "mnist-sample.pkl.gz"
 ODD_SHAPES = """
-    1x1x1 1x1x7 7x1x1 2x3x4 3x2x1 1x784x10 5x17x3 13x5x11 19x33x7 23x7x17
+    0x3x2 3x0x2 3x2x0 1x1x1 1x1x7 7x1x1 2x3x4 3x2x1 1x784x10 5x17x3 13x5x11 9x33x7 11x7x13
 """.split()
 SLOW = 0.25  # seconds; a call that takes longer is timed once
 COMPILED = 3  # seconds; a first call that takes longer does not owe it to a compiler
@@ -61,11 +61,13 @@ def choose_data(config):
 
 def _choose_data(config):
     option = config.getoption("mnist")
+    if not option:
+        raise pytest.UsageError("--mnist takes auto, sample or the path of a file")
     if option == "sample":
         return SAMPLE, "chosen by --mnist"
     if option != "auto":
-        path = config.invocation_params.dir / Path(option).expanduser()
-        return path, "chosen by --mnist"
+        path = Path(os.path.expanduser(option))
+        return config.invocation_params.dir / path, "chosen by --mnist"
     if MNIST.exists():
         return MNIST, "found there"
     from kernels import download_mnist
@@ -80,6 +82,8 @@ def pytest_report_header(config):
     import numba
     import torch
 
+    if config.option.collectonly:
+        return []
     path, why = choose_data(config)
     gpu = "none; Numba's simulator stands in for it"
     if has_gpu():
@@ -300,6 +304,18 @@ def dense():
 def odd(request):
     """The `Product` of the shape in the test's parameter, such as "17x3x5"."""
     return random_product(map(int, request.param.split("x")))
+
+
+@pytest.fixture(params=["transposed", "steps", "expanded"])
+def odd_strided(request):
+    """A `Product` of operands that are not contiguous."""
+    odd = random_product((9, 12, 11))
+    a, b = {
+        "transposed": lambda: (odd.a.T.contiguous().T, odd.b.T.contiguous().T),
+        "steps": lambda: (odd.a[::2, ::3], odd.b[::3, ::2]),
+        "expanded": lambda: (odd.a[:1].expand(9, 12), odd.b[:, :1].expand(12, 11)),
+    }[request.param]()
+    return Product.of(a, b)
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,14 @@ import select
 import signal
 import sys
 import tempfile
-import time
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from itertools import islice, zip_longest
 from pathlib import Path
+from time import monotonic
 
 import numba
 import numpy as np
@@ -83,15 +85,19 @@ def download_mnist(dest, url=MNIST_URL, timeout=10.0):
 
 
 def _fetch(url, timeout):
-    content, deadline = bytearray(), time.monotonic() + 60 * timeout
-    with urlopen(url, timeout=timeout) as response:
+    content, deadline = bytearray(), monotonic() + 60 * timeout
+    try:
+        response = urlopen(url, timeout=timeout)
+    except HTTPException as error:
+        raise OSError(f"{url}: no answer in HTTP ({error!r})") from error
+    with response:
         while len(content) <= MNIST_BYTES and (block := response.read1(2**16)):
             content += block
             if sys.stderr.isatty():
                 done = f"{len(content) / 1e6:.1f} of {MNIST_BYTES / 1e6:.1f} MB"
                 end = "" if len(content) < MNIST_BYTES else "\n"
                 print(f"\rMNIST: {done}", end=end, file=sys.stderr)
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 raise TimeoutError(f"{url}: not complete after {60 * timeout:.0f} s")
     return content
 
@@ -115,6 +121,8 @@ def load_mnist(path):
             if pickled.read(1):
                 raise ValueError("something follows the pickle")
         except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+                raise
             raise ValueError(
                 f"{path}: damaged, or not MNIST as the course has it "
                 f"({type(error).__name__}: {str(error)[:200]})"
@@ -160,44 +168,30 @@ class PickledDtype:
     """Stands in for numpy.dtype while a pickle is read: float32 or int64."""
 
     def __init__(self, name, *flags):
+        if name not in ("f4", "i8"):
+            raise ValueError("an array of something else than f4 or i8")
         self.name, self.order = name, "<"
 
     def __setstate__(self, state):
         self.order = state[1]
-
-    def dtype(self):
-        if self.name not in ("f4", "i8") or self.order not in ("<", ">"):
-            raise ValueError(f"an array of {self.order}{self.name}, not of f4 or i8")
-        return np.dtype(self.order + self.name)
+        if self.order not in ("<", ">"):
+            raise ValueError("an array in an unknown byte order")
 
 
 class PickledArray:
     """Stands in for numpy.ndarray while a pickle is read; ``array`` is what it held."""
 
-    def __init__(self, *empty_array):
-        self.array = None
+    def __init__(self, spend):
+        self.spend, self.array = spend, None
 
     def __setstate__(self, state):
         _, shape, dtype, fortran, content = state
+        self.spend(len(content))
         if isinstance(content, str):
             content = content.encode("latin-1")
-        values = np.frombuffer(content, dtype.dtype())
+        values = np.frombuffer(content, dtype.order + dtype.name)
         values = values.reshape(shape, order="F" if fortran else "C")
         self.array = values.astype(values.dtype.newbyteorder("="), order="C")
-
-
-def _counted(load):
-    def load_counted(unpickler):
-        unpickler.opcodes += 1
-        if unpickler.opcodes > OPCODE_LIMIT:
-            raise pickle.UnpicklingError(f"more than {OPCODE_LIMIT:,} opcodes")
-        load(unpickler)
-
-    return load_counted
-
-
-def _refuse(unpickler):
-    raise pickle.UnpicklingError("an opcode that has no place in a pickled array")
 
 
 class ArrayUnpickler(pickle._Unpickler):
@@ -205,37 +199,76 @@ class ArrayUnpickler(pickle._Unpickler):
 
     The four names that pickled arrays need (in their old and new spellings) lead to
     stand-ins that only record what they are given; the opcodes are those that Python 2
-    and 3 write for such a pickle in the protocols 0 to 4. The base is the standard
+    and 3 write for such a pickle in the protocols 0 to 4. What a file can make of these
+    is limited too: 10,000 opcodes, and 1 GiB of arrays. The base is the standard
     library's unpickler in Python: the one in C lets a file take any amount of memory.
     """
 
-    NAMES = {
-        ("numpy.core.multiarray", "_reconstruct"): PickledArray,
-        ("numpy._core.multiarray", "_reconstruct"): PickledArray,
-        ("numpy", "ndarray"): None,
-        ("numpy", "dtype"): PickledDtype,
-        ("_codecs", "encode"): lambda text, latin1: text.encode("latin-1"),
-    }
     OPCODES = """
         PROTO MARK STOP GLOBAL STACK_GLOBAL REDUCE BUILD TUPLE TUPLE1 TUPLE2 TUPLE3
         PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET NONE NEWTRUE NEWFALSE
         INT BININT BININT1 BININT2 LONG LONG1 STRING BINSTRING SHORT_BINSTRING UNICODE
         BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
     """.split()
-    dispatch = dict.fromkeys(range(256), _refuse)
-    for _name in OPCODES:
-        _code = getattr(pickle, _name)[0]
-        dispatch[_code] = _counted(pickle._Unpickler.dispatch[_code])
-    dispatch[pickle.FRAME[0]] = _counted(lambda unpickler: unpickler.read(8))
 
     def __init__(self, file):
         super().__init__(file, encoding="latin-1")
-        self.opcodes = 0
+        self.opcodes, self.bytes = 0, 0
+        self.names = {
+            ("numpy.core.multiarray", "_reconstruct"): self.new_array,
+            ("numpy._core.multiarray", "_reconstruct"): self.new_array,
+            ("numpy", "ndarray"): None,
+            ("numpy", "dtype"): PickledDtype,
+            ("_codecs", "encode"): self.encode,
+        }
 
     def find_class(self, module, name):
-        if (module, name) not in self.NAMES:
+        if (module, name) not in self.names:
             raise pickle.UnpicklingError(f"{module}.{name} has no place in an array")
-        return self.NAMES[module, name]
+        return self.names[module, name]
+
+    def new_array(self, *empty_array):
+        return PickledArray(self.spend)
+
+    def encode(self, text, encoding):
+        if encoding != "latin1":
+            raise pickle.UnpicklingError("bytes in another encoding than latin1")
+        self.spend(len(text))
+        return text.encode("latin-1")
+
+    def spend(self, count):
+        self.bytes += count
+        if self.bytes > UNPACKED_LIMIT:
+            raise pickle.UnpicklingError(
+                f"more than {UNPACKED_LIMIT:,} bytes of arrays"
+            )
+
+    def load_reduce(self):
+        if type(self.stack[-1]) is not tuple:
+            raise pickle.UnpicklingError("arguments that are not a tuple")
+        super().load_reduce()
+
+    def skip_frame_size(self):
+        self.read(8)
+
+    def refuse(self):
+        raise pickle.UnpicklingError("an opcode that has no place in an array")
+
+    def counted(load):
+        def load_counted(self):
+            self.opcodes += 1
+            if self.opcodes > OPCODE_LIMIT:
+                raise pickle.UnpicklingError(f"more than {OPCODE_LIMIT:,} opcodes")
+            load(self)
+
+        return load_counted
+
+    dispatch = dict.fromkeys(range(256), refuse)
+    for _name in OPCODES:
+        _code = getattr(pickle, _name)[0]
+        dispatch[_code] = counted(pickle._Unpickler.dispatch[_code])
+    dispatch[pickle.REDUCE[0]] = counted(load_reduce)
+    dispatch[pickle.FRAME[0]] = counted(skip_frame_size)
 
 
 def chunks(x, sz):
@@ -395,7 +428,7 @@ def forked(draw, timeout=10.0):
     try:
         if not select.select([reader], [], [], timeout)[0]:
             raise TimeoutError(f"the child process drew nothing in {timeout} s")
-        answer = os.read(reader, select.PIPE_BUF).decode()
+        answer = os.read(reader, select.PIPE_BUF).decode(errors="replace")
     finally:
         os.close(reader)
         os.kill(pid, signal.SIGKILL)
@@ -549,7 +582,7 @@ def broadcast_shapes(a, b):
 
 
 def normalize_loop(x, mean, std):
-    """Return ``(x - mean) / std`` for x of shape (n, m) and two scalars, row by row in Python."""
+    """Return ``(x - mean) / std`` for x (n, m) and two 0-dimensional tensors, row by row."""
     return torch.stack([(row - mean) / std for row in x])
 
 
@@ -566,7 +599,8 @@ def normalize_broadcast(x, mean, std):
 
 def outer_loop(c, d):
     """Return the outer product (n, m) of c (n,) and d (m,), element by element in Python."""
-    return torch.tensor([[x * y for y in d.tolist()] for x in c.tolist()])
+    rows = [[x * y for y in d.tolist()] for x in c.tolist()]
+    return torch.tensor(rows, dtype=c.dtype).reshape(len(c), len(d))
 
 
 def outer_expanded(c, d):
@@ -654,7 +688,7 @@ def device_array(tensor):
     That is a view of a tensor on the GPU, or of one in memory for Numba's simulator.
     """
     if numba.config.ENABLE_CUDASIM:
-        return tensor.numpy()
+        return tensor.contiguous().numpy()
     if not tensor.is_cuda:
         raise ValueError(
             f"this kernel needs tensors on a GPU, not on {tensor.device}; without a GPU, "
@@ -755,7 +789,7 @@ def matmul_numba_vector(a, b):
     """b transposed once (31 KB), so that vector instructions read both operands along k."""
     m, _, n = sizes(a, b)
     c = np.empty((m, n), np.float32)
-    _dots(a.numpy(), np.ascontiguousarray(b.numpy().T), c)
+    _dots(a.contiguous().numpy(), b.T.contiguous().numpy(), c)
     return torch.from_numpy(c)
 
 
@@ -779,7 +813,7 @@ def matmul_numba_parallel(a, b):
     """The rows of c shared out to all cores."""
     m, _, n = sizes(a, b)
     c = np.empty((m, n), np.float32)
-    _dots_parallel(a.numpy(), np.ascontiguousarray(b.numpy().T), c)
+    _dots_parallel(a.contiguous().numpy(), b.T.contiguous().numpy(), c)
     return torch.from_numpy(c)
 
 
@@ -795,7 +829,7 @@ def matmul_numba_tile(a, b):
     """A register tile: 4 x 2 sums at a time, so that a row of a serves 2 columns, and of bt 4 rows."""
     m, _, n = sizes(a, b)
     c = np.empty((m, n), np.float32)
-    _tiles(a.numpy(), np.ascontiguousarray(b.numpy().T), c)
+    _tiles(a.contiguous().numpy(), b.T.contiguous().numpy(), c)
     return torch.from_numpy(c)
 
 
@@ -835,7 +869,7 @@ def matmul_numba_prefetch(a, b):
     m, _, n = sizes(a, b)
     c = np.empty((m, n), np.float32)
     _prefetched_tiles_parallel(
-        np.ascontiguousarray(a.numpy()), padded_transpose(b.numpy()), c
+        a.contiguous().numpy(), padded_transpose(b.contiguous().numpy()), c
     )
     return torch.from_numpy(c)
 
@@ -1088,17 +1122,20 @@ def _at_addresses_parallel(a, b, c, m, k, n):
 # The full shape reads 157 MB for 0.78 GFLOP, so memory is the limit. In the course's
 # kernel, neighbouring threads read different rows of a, and 6 of 16 columns are idle.
 
-WARP = 32
-WARPS = 2 if numba.config.ENABLE_CUDASIM else 8
+# Threads in a warp, and warps in a block; fewer where each is a thread of the simulator.
+WARP, WARPS = (4, 2) if numba.config.ENABLE_CUDASIM else (32, 8)
 ROWS, COLS = 4, 10
 TILE = ROWS * COLS
 
 if numba.config.ENABLE_CUDASIM:
-    # Twins of the two instructions that the simulator lacks.
+    # Twins of the two instructions that the simulator lacks. Of two threads that come to a
+    # shared array first, each may get one of its own there: hence the lock.
+    first_come = threading.Lock()
 
     @cuda.jit(device=True)
     def warp_sum(sums):
-        lanes = cuda.shared.array((WARPS, WARP, TILE), float32)
+        with first_come:
+            lanes = cuda.shared.array((WARPS, WARP, TILE), float32)
         lane, warp = cuda.threadIdx.x, cuda.threadIdx.y
         lanes[warp, lane, : len(sums)] = sums
         cuda.syncthreads()

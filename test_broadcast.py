@@ -146,8 +146,7 @@ WAYS = ["loop", "expanded", "broadcast"]
 def test_normalize(timed, way, x_train):
     def check(x):
         eq((x.shape, x.dtype), (x_train.shape, x_train.dtype))
-        rows = slice(None, None, 97)
-        close(x[rows] * std + mean, x_train[rows], eps=1e-6)
+        close(x * std + mean, x_train, eps=1e-6)
 
     mean, std = x_train.mean(), x_train.std()
     normalize = getattr(kernels, f"normalize_{way}")
@@ -156,10 +155,10 @@ def test_normalize(timed, way, x_train):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_outer(timed, way, m1, m2):
-    c, d = m1[0], m2[:, 0]
+    c, d = m1[0], m2[:500, 0]
 
     def check(result):
-        eq(result.shape, (784, 784))
+        eq((result.shape, result.dtype), ((784, 500), c.dtype))
         close(result, torch.outer(c, d), eps=1e-6)
 
     timed("outer product", check, getattr(kernels, f"outer_{way}"), c, d)

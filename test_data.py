@@ -42,7 +42,7 @@ def test_loaded_arrays(mnist, whole_mnist):
         assert x.shape == (len(y), 784)
         assert x.flags.writeable and x.flags.c_contiguous
         assert 0 <= x.min() and x.max() < 1
-        eq(sorted(set(y.tolist())), list(range(10)))
+        assert set(y.tolist()) <= set(range(10))
     if whole_mnist:
         eq(mnist[0][1][-3:].tolist(), [8, 4, 8])
 
@@ -83,57 +83,143 @@ def test_pickled_by_python_3(tmp_path, protocol, order):
 
 
 class Touch:
-    """A pickle that would create a file named `touched`."""
+    """A pickle that would create a folder named `touched`."""
 
     def __reduce__(self):
         return os.mkdir, ("touched",)
 
 
+def pickled(value):
+    return gzip.compress(pickle.dumps(value, 2))
+
+
 BAD_CONTENT = {
-    "empty": b"",
-    "text": b"not a gzip file",
-    "truncated": gzip.compress(pickle.dumps(some_mnist(), 2))[:-1],
-    "not a pickle": gzip.compress(b"not a pickle"),
-    "runs code": gzip.compress(pickle.dumps(Touch(), 2)),
-    "code in the tuple": gzip.compress(pickle.dumps((some_mnist(), Touch()), 2)),
-    "other names": gzip.compress(pickle.dumps(np.float32(1), 2)),
-    "two pickles": gzip.compress(pickle.dumps(some_mnist(), 2) * 2),
-    "a number": gzip.compress(pickle.dumps(1, 2)),
-    "two parts": gzip.compress(pickle.dumps(some_mnist()[:2], 2)),
-    "too many opcodes": gzip.compress(b"(" * 20_000),
-    "a huge memo": gzip.compress(b"\x80\x02Nr\xff\xff\xff\xff."),
-    "objects": some_mnist(x_train=np.array([Touch()] * 5)),
-    "float64 images": some_mnist(x_train=np.zeros((5, 784))),
-    "int32 labels": some_mnist(y_test=np.zeros(5, "i4")),
-    "783 columns": some_mnist(x_valid=np.zeros((5, 783), "f4")),
-    "4 rows": some_mnist(n=4),
-    "a label too few": some_mnist(y_train=np.zeros(4, "i8")),
-    "label 10": some_mnist(y_valid=np.full(5, 10)),
-    "label -1": some_mnist(y_valid=np.full(5, -1)),
-    "a pixel of 1": some_mnist(x_test=np.ones((5, 784), "f4")),
-    "a negative pixel": some_mnist(x_test=np.full((5, 784), -0.5, "f4")),
-    "NaN": some_mnist(x_test=np.full((5, 784), np.nan, "f4")),
+    "empty": (b"", "EOFError"),
+    "text": (b"not a gzip file", "BadGzipFile"),
+    "truncated": (pickled(some_mnist())[:-1], "EOFError"),
+    "not a pickle": (gzip.compress(b"~"), "an opcode that has no place"),
+    "runs code": (pickled(Touch()), r"\.mkdir has no place"),
+    "code in the tuple": (pickled((some_mnist(), Touch())), r"\.mkdir has no place"),
+    "os.system": (gzip.compress(b"cos\nsystem\n."), "os.system has no place"),
+    "eval": (gzip.compress(b"cbuiltins\neval\n."), "builtins.eval has no place"),
+    "numpy.load": (gzip.compress(b"cnumpy\nload\n."), "numpy.load has no place"),
+    "a scalar": (pickled(np.float32(1)), "scalar has no place"),
+    "bytes in UTF-7": (
+        gzip.compress(b"c_codecs\nencode\n(S'a'\nS'utf-7'\ntR."),
+        "another encoding than latin1",
+    ),
+    "arguments in a string": (
+        gzip.compress(b"cnumpy\ndtype\nS'f4'\nR."),
+        "arguments that are not a tuple",
+    ),
+    "two pickles": (
+        gzip.compress(pickle.dumps(some_mnist(), 2) * 2),
+        "something follows the pickle",
+    ),
+    "a number": (pickled(1), "TypeError"),
+    "a number of numbers": (pickled(((1, 2), (3, 4), (5, 6))), "three pairs of arrays"),
+    "two parts": (pickled(some_mnist()[:2]), "not enough values"),
+    "too many opcodes": (
+        gzip.compress(b"N" * 20_000 + b"."),
+        "more than 10,000 opcodes",
+    ),
+    "a name that doubles": (
+        gzip.compress(
+            b"\x80\x02Nq\x00"
+            + b"h\x00h\x00\x86q\x00" * 60
+            + b"cnumpy\ndtype\nh\x00\x85R."
+        ),
+        "something else than f4 or i8",
+    ),
+    "objects": (
+        pickled(some_mnist(x_train=np.array([None] * 5))),
+        "else than f4 or i8",
+    ),
+    "float64 images": (
+        pickled(some_mnist(x_train=np.zeros((5, 784)))),
+        "else than f4 or i8",
+    ),
+    "int32 labels": (
+        pickled(some_mnist(y_test=np.zeros(5, "i4"))),
+        "else than f4 or i8",
+    ),
+    "int64 images": (
+        pickled(some_mnist(x_train=np.zeros((5, 784), "i8"))),
+        "x_train is int64",
+    ),
+    "float32 labels": (
+        pickled(some_mnist(y_test=np.zeros(5, "f4"))),
+        "y_test is float32",
+    ),
+    "783 columns": (
+        pickled(some_mnist(x_valid=np.zeros((5, 783), "f4"))),
+        "x_valid is ",
+    ),
+    "4 rows": (pickled(some_mnist(n=4)), "x_train is "),
+    "a label too few": (pickled(some_mnist(y_train=np.zeros(4, "i8"))), "y_train is "),
+    "label 10": (pickled(some_mnist(y_valid=np.full(5, 10))), "y_valid has labels"),
+    "label -1": (pickled(some_mnist(y_valid=np.full(5, -1))), "y_valid has labels"),
+    "a pixel of 1": (
+        pickled(some_mnist(x_test=np.ones((5, 784), "f4"))),
+        "x_test has values",
+    ),
+    "a negative pixel": (
+        pickled(some_mnist(x_test=np.full((5, 784), -0.5, "f4"))),
+        "x_test has values",
+    ),
+    "NaN": (
+        pickled(some_mnist(x_test=np.full((5, 784), np.nan, "f4"))),
+        "x_test has values",
+    ),
 }
 
 
 @pytest.mark.parametrize("content", BAD_CONTENT)
 def test_refused(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
-    content = BAD_CONTENT[content]
-    if isinstance(content, tuple):
-        content = gzip.compress(pickle.dumps(content, 2))
+    content, reason = BAD_CONTENT[content]
     path = tmp_path / "bad.pkl.gz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"bad\.pkl\.gz: damaged, or not MNIST"):
+    with pytest.raises(ValueError, match=rf"bad\.pkl\.gz: damaged, or not .*{reason}"):
         load_mnist(path)
     eq(os.listdir(), ["bad.pkl.gz"])
 
 
-def test_refuses_a_bomb(tmp_path, monkeypatch):
+WITHOUT_A_PLACE = """
+    POP POP_MARK DUP FLOAT BINFLOAT PERSID BINPERSID APPEND APPENDS DICT EMPTY_DICT LIST
+    EMPTY_LIST EMPTY_TUPLE INST OBJ SETITEM SETITEMS NEWOBJ NEWOBJ_EX EXT1 EXT2 EXT4 LONG4
+    EMPTY_SET ADDITEMS FROZENSET BYTEARRAY8 NEXT_BUFFER READONLY_BUFFER
+""".split()
+
+
+@pytest.mark.parametrize("opcode", WITHOUT_A_PLACE)
+def test_opcode_without_a_place(tmp_path, opcode):
+    path = tmp_path / "bad.pkl.gz"
+    path.write_bytes(
+        gzip.compress(b"\x80\x02(NN" + getattr(pickle, opcode) + b"\0" * 99)
+    )
+    with pytest.raises(ValueError, match="an opcode that has no place"):
+        load_mnist(path)
+
+
+@pytest.mark.parametrize(
+    "unpacked, reason",
+    [
+        (bytes(2**23), "unpacks to more than 1,048,576 bytes"),
+        (
+            b"c_codecs\nencode\nX\0\x40\0\0" + b"a" * 2**14 + b"X\6\0\0\0latin1\x86q\0"
+            b"(" + b"c_codecs\nencode\nh\0R" * 100 + b"t.",
+            "more than 1,048,576 bytes of arrays",
+        ),
+        (pickle.dumps(np.zeros(150_000, "f4"), 2), "bytes of arrays"),
+    ],
+    ids=["gzip", "encode", "arrays"],
+)
+def test_refuses_a_bomb(tmp_path, monkeypatch, unpacked, reason):
     monkeypatch.setattr(kernels, "UNPACKED_LIMIT", 2**20)
     path = tmp_path / "bomb.pkl.gz"
-    path.write_bytes(gzip.compress(bytes(2**23)))
-    with pytest.raises(ValueError, match="unpacks to more than 1,048,576 bytes"):
+    path.write_bytes(gzip.compress(unpacked))
+    with pytest.raises(ValueError, match=reason):
         load_mnist(path)
 
 
@@ -157,6 +243,8 @@ class Mirror(BaseHTTPRequestHandler):
     """A server on the loopback address; the path of the request says how it behaves."""
 
     def do_GET(self):
+        if self.path == "/babble":
+            return self.wfile.write(b"SSH-2.0-OpenSSH\r\n")
         status, content, length = {
             "/whole": (200, COURSE_FILE, None),
             "/moved": (302, b"", None),
@@ -166,14 +254,18 @@ class Mirror(BaseHTTPRequestHandler):
             "/cut": (200, COURSE_FILE[:-1], len(COURSE_FILE)),
             "/long": (200, COURSE_FILE * 2, None),
             "/other": (200, COURSE_FILE[::-1], None),
+            "/endless": (200, COURSE_FILE * 400, None),
             "/stalls": (200, b"", len(COURSE_FILE)),
         }[self.path]
+        self.server.sent = 0
         self.send_response(status)
         self.send_header("Location", "/whole")
         self.send_header("Content-Length", len(content) if length is None else length)
         self.end_headers()
         try:
-            self.wfile.write(content)
+            for start in range(0, len(content), 2**16):
+                self.wfile.write(content[start : start + 2**16])
+                self.server.sent += 2**16
             if self.path == "/stalls":
                 self.server.closing.wait(30)
         except OSError:
@@ -184,15 +276,20 @@ class Mirror(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def mirror():
+def mirror_server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
         server.closing = threading.Event()
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield server
         server.closing.set()
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def mirror(mirror_server):
+    return f"http://127.0.0.1:{mirror_server.server_port}"
 
 
 @pytest.fixture
@@ -209,6 +306,8 @@ def test_download(tmp_path, mirror, course_file, page):
     eq(download_mnist(dest, f"{mirror}/{page}"), dest)
     assert dest.read_bytes() == COURSE_FILE
     eq(os.listdir(dest.parent), ["mnist.pkl.gz"])
+    if os.name == "posix":
+        eq(dest.stat().st_mode & 0o777, 0o644)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +319,8 @@ def test_download(tmp_path, mirror, course_file, page):
         ("cut", ValueError, "not the course's file"),
         ("long", ValueError, "not the course's file"),
         ("other", ValueError, "not the course's file"),
+        ("endless", ValueError, "not the course's file"),
+        ("babble", OSError, "no answer in HTTP"),
         ("stalls", TimeoutError, "timed out"),
     ],
 )
@@ -229,7 +330,9 @@ def test_download_fails(tmp_path, mirror, course_file, page, error, message, bef
     if before:
         dest.write_bytes(before)
     with pytest.raises(error, match=message):
-        download_mnist(dest, f"{mirror}/{page}", timeout=0.2)
+        download_mnist(
+            dest, f"{mirror}/{page}", timeout=0.2 if page == "stalls" else 30
+        )
     eq([path.read_bytes() for path in tmp_path.iterdir()], [before] if before else [])
 
 
@@ -252,12 +355,47 @@ def test_download_runs_out_of_space(tmp_path, mirror, course_file, monkeypatch):
     eq(os.listdir(tmp_path), [])
 
 
-def test_two_downloads_at_once(tmp_path, mirror, course_file):
-    dest = tmp_path / "mnist.pkl.gz"
+def test_two_downloads_at_once(tmp_path, mirror, course_file, monkeypatch):
+    dest, replace = tmp_path / "mnist.pkl.gz", os.replace
+    both_have_written = threading.Barrier(2, timeout=30)
+
+    def replace_when_both_have_written(source, dest):
+        both_have_written.wait()
+        eq(len(os.listdir(tmp_path)), 2)
+        both_have_written.wait()
+        replace(source, dest)
+
+    monkeypatch.setattr(os, "replace", replace_when_both_have_written)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(download_mnist, [dest] * 4, [f"{mirror}/whole"] * 4))
+        list(pool.map(download_mnist, [dest] * 2, [f"{mirror}/whole"] * 2))
     assert dest.read_bytes() == COURSE_FILE
     eq(os.listdir(tmp_path), ["mnist.pkl.gz"])
+
+
+def test_download_stops_an_endless_answer(tmp_path, mirror, course_file, mirror_server):
+    with pytest.raises(ValueError, match="not the course's file"):
+        download_mnist(tmp_path / "mnist.pkl.gz", f"{mirror}/endless")
+    assert mirror_server.sent < 100 * len(COURSE_FILE)
+
+
+def test_download_has_a_deadline(tmp_path, mirror, course_file, monkeypatch):
+    clock = iter([0, 601, 602, 603, 604, 605])
+    monkeypatch.setattr(kernels, "monotonic", lambda: next(clock))
+    with pytest.raises(TimeoutError, match="not complete after 600 s"):
+        download_mnist(tmp_path / "mnist.pkl.gz", f"{mirror}/whole", timeout=10)
+    eq(os.listdir(tmp_path), [])
+
+
+def test_download_to_a_read_only_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(PermissionError, match="this folder can't be written to"):
+        download_mnist(tmp_path / "mnist.pkl.gz", "http://127.0.0.1:9/")
+
+
+def test_the_course_file_is_the_course_file():
+    eq(kernels.MNIST_BYTES, 17_051_982)
+    eq(kernels.MNIST_BLOB, "059aba0d982e20e2ac125a3a59d89c3c2cd8b28a")
+    assert kernels.MNIST_URL.startswith("https://github.com/mnielsen/neural-networks-")
 
 
 # ---- The lesson --------------------------------------------------------------------

@@ -11,7 +11,7 @@ from fastcore.test import test_eq as eq
 from numba import njit
 
 import kernels
-from conftest import ODD_SHAPES
+from conftest import ODD_SHAPES, random_product
 from kernels import FULL, LANES, RUNGS, SMALL, dot, frobenius
 
 CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
@@ -36,6 +36,67 @@ def test_rows(time_rung, rung, rows, full_product):
 @pytest.mark.parametrize("rung", [rung.name for rung in CPU_RUNGS])
 def test_odd_shapes(rung, odd):
     odd.check(RUNGS[rung].fn(odd.a, odd.b))
+
+
+@pytest.mark.parametrize("rung", [rung.name for rung in CPU_RUNGS])
+def test_strided_operands(rung, odd_strided):
+    odd_strided.check(RUNGS[rung].fn(odd_strided.a, odd_strided.b))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("rung", [rung.name for rung in CPU_RUNGS])
+def test_nan_and_inf_come_through(rung, value):
+    """In a row of a, and in a column of b, past the tiles' last whole vector and within it."""
+    product = random_product((7, 19, 6))
+    for k in 3, 18:
+        a, b = product.a.clone(), product.b.clone()
+        a[5, k] = b[k, 1] = value
+        expected = torch.matmul(a, b)
+        with np.errstate(invalid="ignore"):
+            c = RUNGS[rung].fn(a, b)
+        eq(c.isnan().tolist(), expected.isnan().tolist())
+        eq(c.isposinf().tolist(), expected.isposinf().tolist())
+        eq(c.isneginf().tolist(), expected.isneginf().tolist())
+        close(c[:5, 2:], product.exact[:5, 2:].float(), eps=1e-4)
+
+
+@pytest.mark.parametrize("rows", [15, 16, 17, 127, 128, 300])
+def test_either_path_of_the_last_rung(rows):
+    """Up to 15 rows, up to a million multiplications, and more: each path, and its edges."""
+    product = random_product((rows, 784, 10))
+    product.check(RUNGS["matmul_numba_address"].fn(product.a, product.b))
+
+
+@pytest.mark.parametrize(
+    "a, b, error",
+    [
+        ((2, 3), (4, 5), ValueError),
+        ((2, 3), (3,), ValueError),
+        ((3,), (3, 2), ValueError),
+        ((1, 2, 3), (3, 2), ValueError),
+        ((2, 1), (3, 2), ValueError),
+    ],
+)
+@pytest.mark.parametrize(
+    "rung", [rung.name for rung in CPU_RUNGS if "numba" in rung.name]
+)
+def test_shapes_that_do_not_match(rung, a, b, error):
+    with pytest.raises(error, match=r"a product takes shapes \(M, K\) and \(K, N\)"):
+        RUNGS[rung].fn(torch.ones(a), torch.ones(b))
+    with pytest.raises(TypeError, match="float32 operands, not torch.float64"):
+        RUNGS[rung].fn(torch.ones(2, 3, dtype=torch.float64), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize(
+    "features, tile",
+    [
+        ({"avx512f": True}, (16, 5, 5)),
+        ({"avx2": True}, (8, 2, 5)),
+        ({"neon": True}, (4, 5, 5)),
+    ],
+)
+def test_tile_size(features, tile):
+    eq(kernels.tile_size(features), tile)
 
 
 def test_references(small_product, full_product):
@@ -149,6 +210,7 @@ def test_dot():
     eq(dot(*VECTORS), 20.0)
     eq(dot.py_func(*VECTORS), 20.0)
     eq(dot(np.zeros(0), np.zeros(0)), 0.0)
+    eq(dot(np.array([1e8, 1, -1e8], "f4"), np.ones(3, "f4")), 1.0)  # 0 in float32
 
 
 @pytest.mark.parametrize("call", ["first, compiles", "second"])

@@ -1,6 +1,7 @@
 """Random numbers: Wichmann-Hill, and what a fork does to a generator."""
 
 import os
+import signal
 import time
 
 import numpy as np
@@ -124,16 +125,22 @@ def raises():
         (lambda: time.sleep(60), TimeoutError, "drew nothing in 0.2 s"),
         (raises, RuntimeError, "the child process failed: KeyError: 'lost'"),
         (lambda: os._exit(1), RuntimeError, "the child process failed: died"),
+        (lambda: "é" * 5000, RuntimeError, "could not convert string to float"),
         (lambda: "text", RuntimeError, "could not convert string to float"),
         (lambda: exec("raise SystemExit"), RuntimeError, "SystemExit"),
     ],
-    ids=["hangs", "raises", "dies", "no number", "exits"],
+    ids=["hangs", "raises", "dies", "long message", "no number", "exits"],
 )
-def test_child_fails(draw, error, message):
+def test_child_fails(monkeypatch, draw, error, message):
+    killed, kill = [], os.kill
+    monkeypatch.setattr(os, "kill", lambda *args: killed.append(args) or kill(*args))
+    open_files = os.listdir("/dev/fd")
     with pytest.raises(error, match=message):
         forked(draw, timeout=0.2 if error is TimeoutError else 10)
+    eq([sig for pid, sig in killed], [signal.SIGKILL])
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, 0)
+    eq(len(os.listdir("/dev/fd")), len(open_files))
 
 
 # ---- Many at once ------------------------------------------------------------------
