@@ -878,36 +878,28 @@ TILES_AHEAD = 4
 
 
 @intrinsic
-def tile_sums(typingctx, a, i, bt, j):
-    """Return a[i : i + TILE_ROWS] @ bt[j : j + TILE_COLUMNS].T as a flat tuple of float32.
+def multiply_tile(typingctx, a, i, bt, j, c):
+    """c[i : i + TILE_ROWS, j : j + TILE_COLUMNS] = a @ bt.T, over K // LANES * LANES of K columns.
 
-    Sums over the first K // LANES * LANES of K columns; prefetches a[i + TILES_AHEAD *
-    TILE_ROWS :] into the second-level cache. a and bt are contiguous and wide alike.
+    Prefetches a[i + TILES_AHEAD * TILE_ROWS :] into the second-level cache. All three are
+    contiguous; bt has the rows that the tile needs, even where c has no such column.
     """
 
     def codegen(context, builder, signature, args):
-        a, i, bt, j = args
-        a, bt = (
-            context.make_array(kind)(context, builder, array)
-            for kind, array in ((signature.args[0], a), (signature.args[2], bt))
-        )
+        a, bt, c = arrays(context, builder, signature, args, 0, 2, 4)
+        i, j = args[1], args[3]
         index, float_, byte = ir.IntType(64), ir.FloatType(), ir.IntType(8).as_pointer()
         flag, vector = ir.IntType(32), ir.VectorType(float_, LANES)
-        width = cgutils.unpack_tuple(builder, a.shape)[1]
+        width, n = (cgutils.unpack_tuple(builder, array.shape)[1] for array in (a, c))
         ahead = builder.mul(width, index(TILES_AHEAD * TILE_ROWS))
         prefetch = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]),
             "llvm.prefetch.p0",
         )
-        add_lanes = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(float_, [float_, vector]),
-            f"llvm.vector.reduce.fadd.v{LANES}f32",
-        )
 
-        def starts(first, count):
-            rows = [builder.add(first, index(n)) for n in range(count)]
+        def starts(first, count, width):
+            rows = [builder.add(first, index(r)) for r in range(count)]
             return [builder.mul(row, width) for row in rows]
 
         def load(array, start, k):
@@ -919,7 +911,7 @@ def tile_sums(typingctx, a, i, bt, j):
             [cgutils.alloca_once_value(builder, zero) for _ in range(TILE_COLUMNS)]
             for _ in range(TILE_ROWS)
         ]
-        rows, columns = starts(i, TILE_ROWS), starts(j, TILE_COLUMNS)
+        rows, columns = starts(i, TILE_ROWS, width), starts(j, TILE_COLUMNS, width)
         stop = builder.and_(width, index(-LANES))
         with cgutils.for_range_slice(builder, index(0), stop, index(LANES), index) as (
             k,
@@ -931,22 +923,56 @@ def tile_sums(typingctx, a, i, bt, j):
                 item = builder.bitcast(item, byte)
                 builder.call(prefetch, [item, to_read, to_l2, data])
             xs = [load(a, row, k) for row in rows]
-            for n, column in enumerate(columns):
+            for q, column in enumerate(columns):
                 y = load(bt, column, k)
                 for row_sums, x in zip(sums, xs, strict=True):
                     product = builder.fmul(x, y, flags=["contract"])
-                    total = builder.load(row_sums[n])
+                    total = builder.load(row_sums[q])
                     total = builder.fadd(total, product, flags=["contract"])
-                    builder.store(total, row_sums[n])
-        totals = [
-            builder.call(add_lanes, [float_(0), builder.load(s)], fastmath=["reassoc"])
-            for row_sums in sums
-            for s in row_sums
-        ]
-        return context.make_tuple(builder, signature.return_type, totals)
+                    builder.store(total, row_sums[q])
+        totals = add_lanes(builder, [builder.load(s) for row in sums for s in row])
+        outs = starts(i, TILE_ROWS, n)
+        for q in range(TILE_COLUMNS):
+            column = builder.add(j, index(q))
+            with builder.if_then(builder.icmp_signed("<", column, n)):
+                for out, total in zip(outs, totals[q::TILE_COLUMNS], strict=True):
+                    item = builder.gep(c.data, [builder.add(out, column)])
+                    builder.store(total, item)
+        return context.get_dummy_value()
 
-    tile = types.UniTuple(types.float32, TILE_ROWS * TILE_COLUMNS)
-    return tile(a, types.intp, bt, types.intp), codegen
+    return types.void(a, types.intp, bt, types.intp, c), codegen
+
+
+def arrays(context, builder, signature, args, *positions):
+    """Return those of an intrinsic's arguments that are arrays, with .data and .shape."""
+    return [
+        context.make_array(signature.args[n])(context, builder, args[n])
+        for n in positions
+    ]
+
+
+def add_lanes(builder, vectors):
+    """Return the sum over the lanes of each vector: neighbours are added, in pairs of vectors."""
+    lane, count = ir.IntType(32), len(vectors)
+    even, odd = (
+        ir.Constant(ir.VectorType(lane, LANES), list(range(n, 2 * LANES, 2)))
+        for n in (0, 1)
+    )
+    width = LANES
+    while width > 1:
+        if len(vectors) % 2:
+            vectors.append(vectors[-1])
+        vectors = [
+            builder.fadd(
+                builder.shuffle_vector(x, y, even), builder.shuffle_vector(x, y, odd)
+            )
+            for x, y in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+        width //= 2
+    return [
+        builder.extract_element(vectors[n // LANES], lane(n % LANES))
+        for n in range(count)
+    ]
 
 
 @njit
@@ -954,13 +980,11 @@ def _prefetched_tile(a, bt, c, i):
     """Compute the rows c[i : i + TILE_ROWS]."""
     n, width = c.shape[1], a.shape[1]
     for j in range(0, n, TILE_COLUMNS):
-        sums = tile_sums(a, i, bt, j)
-        for r in range(TILE_ROWS):
-            for q in range(min(TILE_COLUMNS, n - j)):
-                tmp = sums[r * TILE_COLUMNS + q]
-                for k in range(width // LANES * LANES, width):
-                    tmp += a[i + r, k] * bt[j + q, k]
-                c[i + r, j + q] = tmp
+        multiply_tile(a, i, bt, j, c)
+    for k in range(width // LANES * LANES, width):
+        for r in range(i, i + TILE_ROWS):
+            for j in range(n):
+                c[r, j] += a[r, k] * bt[j, k]
 
 
 @njit
@@ -1021,67 +1045,64 @@ def matrix_at(typingctx, address, shape):
 
 
 @intrinsic
-def row_sums(typingctx, a, i, b, j, stop):
-    """Return a[i : i + TILE_ROWS, :stop] @ b[:stop, j : j + LANES] as a flat tuple of float32.
+def multiply_rows(typingctx, a, i, b, j, c, stop):
+    """c[i : i + TILE_ROWS, j : j + LANES] = a[:, :stop] @ b[:stop], as far as c goes.
 
     Each a[i, k] is multiplied by LANES neighbours in b at once, so b has to go on for
-    LANES floats from b[stop - 1, j]. a and b are contiguous.
+    LANES floats from b[stop - 1, j]. Past the last row of a, that one stands in. All three
+    are contiguous.
     """
 
     def codegen(context, builder, signature, args):
-        a, b = (
-            context.make_array(kind)(context, builder, array)
-            for kind, array in (
-                (signature.args[0], args[0]),
-                (signature.args[2], args[2]),
-            )
-        )
-        i, j, stop = args[1], args[3], args[4]
+        a, b, c = arrays(context, builder, signature, args, 0, 2, 4)
+        i, j, stop = args[1], args[3], args[5]
         index, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), LANES)
         lane = ir.IntType(32)
         all_lane_0 = ir.Constant(ir.VectorType(lane, LANES), None)
-        (_, k_size), (_, width) = (
-            cgutils.unpack_tuple(builder, array.shape) for array in (a, b)
-        )
-        zero = ir.Constant(vector, None)
+        (m, width), (_, n) = (cgutils.unpack_tuple(builder, x.shape) for x in (a, c))
+        zero, last = ir.Constant(vector, None), builder.sub(m, index(1))
         sums = [cgutils.alloca_once_value(builder, zero) for _ in range(TILE_ROWS)]
+        rows = [builder.add(i, index(r)) for r in range(TILE_ROWS)]
+        rows = [
+            builder.select(builder.icmp_signed("<", row, last), row, last)
+            for row in rows
+        ]
         with cgutils.for_range(builder, stop, intp=index) as loop:
             k = loop.index
-            item = builder.gep(b.data, [builder.add(builder.mul(k, width), j)])
+            item = builder.gep(b.data, [builder.add(builder.mul(k, n), j)])
             y = builder.load(builder.bitcast(item, vector.as_pointer()), align=4)
-            for r, row_sum in enumerate(sums):
-                start = builder.mul(builder.add(i, index(r)), k_size)
-                x = builder.load(builder.gep(a.data, [builder.add(start, k)]))
+            for row, row_sum in zip(rows, sums, strict=True):
+                item = builder.add(builder.mul(row, width), k)
+                x = builder.load(builder.gep(a.data, [item]))
                 x = builder.insert_element(zero, x, lane(0))
                 x = builder.shuffle_vector(x, zero, all_lane_0)
                 product = builder.fmul(x, y, flags=["contract"])
                 total = builder.fadd(builder.load(row_sum), product, flags=["contract"])
                 builder.store(total, row_sum)
-        totals = [
-            builder.extract_element(builder.load(row_sum), lane(n))
-            for row_sum in sums
-            for n in range(LANES)
-        ]
-        return context.make_tuple(builder, signature.return_type, totals)
+        totals = [builder.load(row_sum) for row_sum in sums]
+        for q in range(LANES):
+            column = builder.add(j, index(q))
+            with builder.if_then(builder.icmp_signed("<", column, n)):
+                for row, total in zip(rows, totals, strict=True):
+                    item = builder.add(builder.mul(row, n), column)
+                    total = builder.extract_element(total, lane(q))
+                    builder.store(total, builder.gep(c.data, [item]))
+        return context.get_dummy_value()
 
-    rows = types.UniTuple(types.float32, TILE_ROWS * LANES)
-    return rows(a, types.intp, b, types.intp, types.intp), codegen
+    return types.void(a, types.intp, b, types.intp, c, types.intp), codegen
 
 
 @njit
 def _few_rows(a, b, c):
     (m, width), n = a.shape, c.shape[1]
     stop = max(0, width - LANES // n - 1)
-    for i in range(0, m - TILE_ROWS + 1, TILE_ROWS):
+    for i in range(0, m, TILE_ROWS):
         for j in range(0, n, LANES):
-            sums = row_sums(a, i, b, j, stop)
-            for r in range(TILE_ROWS):
-                for q in range(min(LANES, n - j)):
-                    tmp = sums[r * LANES + q]
-                    for k in range(stop, width):
-                        tmp += a[i + r, k] * b[k, j + q]
-                    c[i + r, j + q] = tmp
-    _loops(a[m // TILE_ROWS * TILE_ROWS :], b, c[m // TILE_ROWS * TILE_ROWS :])
+            multiply_rows(a, i, b, j, c, stop)
+    for k in range(stop, width):
+        for i in range(m):
+            for j in range(n):
+                c[i, j] += a[i, k] * b[k, j]
 
 
 @rung()
@@ -1089,7 +1110,7 @@ def matmul_numba_address(a, b):
     """The same with less around it, for few rows: integers go to Numba instead of arrays.
 
     Wrapping three tensors as arrays takes longer than the product of the small shape. So
-    does transposing b, for which up to 15 rows use `row_sums` instead, and waking other
+    does transposing b, for which up to 15 rows use `multiply_rows` instead, and waking other
     threads, for which small products stay in this one.
     """
     m, k, n = sizes(a, b)
