@@ -1,15 +1,17 @@
 """Fixtures: the data, the operands, and the rule that nothing is timed before it is proved."""
 
 import os
+import sys
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
 import pytest
 
-from ladder import add_limits, report
+import ladder
 
 # torch, numba and kernels are imported where they are used: `pytest-benchmark compare`
 # imports this file, and should not wait for them.
@@ -23,6 +25,7 @@ ODD_SHAPES = """
 SLOW = 0.25  # seconds; a call that takes longer is timed once
 COMPILED = 3  # seconds; a first call that takes longer does not owe it to a compiler
 
+pytest_plugins = ["pytester"]  # test_ladder.py and test_compare.py run pytest
 chosen_data = pytest.StashKey()
 
 
@@ -34,6 +37,11 @@ def pytest_addoption(parser):
         help="the data: auto takes data/mnist.pkl.gz, or else downloads it there, or "
         "else takes the embedded sample (default: auto)",
     )
+    parser.addoption(
+        "--figures",
+        metavar="DIR",
+        help="draw the ladder, and what the course draws, into this folder",
+    )
 
 
 def pytest_configure(config):
@@ -41,6 +49,8 @@ def pytest_configure(config):
 
     if not torch.cuda.is_available():
         os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
+    if sys.stdout.isatty() and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Progress(config), "progress")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -98,20 +108,98 @@ def pytest_report_header(config):
     return lines
 
 
-@pytest.hookimpl(tryfirst=True)
+# ---- What a run says ---------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter, config):
-    benches = [
-        bench.as_dict(include_data=False, flat=False)
-        for bench in config._benchmarksession.benchmarks
-        if bench and not bench.has_error
-    ]
-    for line in report(benches):
-        terminalreporter.write_line(line)
-    skipped = terminalreporter.stats.get("skipped", [])
-    reasons = Counter(item.longrepr[2].removeprefix("Skipped: ") for item in skipped)
+    # Also if pytest-benchmark raises in between, as it does for a regression.
+    try:
+        return (yield)
+    finally:
+        summarize(terminalreporter, config)
+
+
+def summarize(terminalreporter, config):
+    session = config._benchmarksession
+    run = {
+        "benchmarks": [
+            bench.as_dict(include_data=False, flat=False)
+            for bench in session.benchmarks
+            if bench and not bench.has_error
+        ],
+        "skipped": untimed(terminalreporter),
+    }
+    ladder.add_limits(run["benchmarks"])
+    write = terminalreporter.write_line
+    reasons = Counter(
+        skip_reason(item) for item in terminalreporter.stats.get("skipped", [])
+    )
     for reason, count in reasons.items():
         if not reason.startswith("Skipping non-benchmark"):
-            terminalreporter.write_line(f"{count} skipped: {reason}")
+            write(f"{count} skipped: {reason}")
+    for line, style in ladder.report(run):
+        line = ladder.encodable(line, getattr(sys.stdout, "encoding", None))
+        write(line, **{style: True} if style else {})
+    if folder := config.getoption("figures"):
+        run["machine_info"] = session.get_machine_info()
+        describe(config, run)
+        folder = config.invocation_params.dir / folder
+        names = [path.name for _, path in ladder.figures(run, folder)]
+        write(f"Drawn in {folder}: {', '.join(names)}, and the same as SVG")
+
+
+def skip_reason(report):
+    return report.longrepr[2].removeprefix("Skipped: ")
+
+
+def untimed(terminalreporter):
+    """Return what the ladder says of the rungs that were to be timed, but were not."""
+    from kernels import RUNGS
+
+    steps, found = list(RUNGS), []
+    for outcome in "skipped", "failed", "error":
+        for report in terminalreporter.stats.get(outcome, []):
+            file, _, case = report.nodeid.rpartition("::test_rung[")
+            rung, _, shape = case.removesuffix("]").partition("-")
+            if file and rung in RUNGS:
+                reason = skip_reason(report) if outcome == "skipped" else "it failed"
+                found.append(
+                    {
+                        "rung": rung,
+                        "shape": shape,
+                        "step": steps.index(rung),
+                        "device": RUNGS[rung].device,
+                        "reason": reason,
+                    }
+                )
+    return found
+
+
+def describe(config, run):
+    """Add to a run which data, libraries and GPU it used, and what the lesson draws from them."""
+    from kernels import load_mnist, rand, seed
+
+    path, why = choose_data(config)
+    run["mnist"] = {"file": path.name, "why": why}
+    libraries = "torch", "numba", "numpy", "fastcore", "pytest-benchmark"
+    run["libraries"] = {name: version(name) for name in libraries}
+    run.setdefault("datetime", datetime.now(UTC).isoformat())
+    if has_gpu():
+        import torch
+
+        run["gpu"] = torch.cuda.get_device_name()
+    (x_train, _), *_ = load_mnist(path)
+    digit = (x_train[0] * 256).astype("u1").reshape(28, 28)
+    seed(457428938475)
+    fifty, counts = [rand() for _ in range(50)], [0] * 10
+    for _ in range(10_000):
+        counts[int(rand() * 10)] += 1
+    run["lesson"] = {
+        "digit": [row.tobytes().hex() for row in digit],
+        "rand": fifty,
+        "histogram": counts,
+    }
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
@@ -121,18 +209,56 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 
 
 def pytest_benchmark_update_json(config, benchmarks, output_json):
-    path, why = choose_data(config)
-    output_json["mnist"] = {"file": path.name, "why": why}
-    libraries = "torch", "numba", "numpy", "fastcore", "pytest-benchmark"
-    output_json["libraries"] = {name: version(name) for name in libraries}
-    if has_gpu():
-        import torch
-
-        output_json["gpu"] = torch.cuda.get_device_name()
-    add_limits(output_json["benchmarks"])
+    describe(config, output_json)
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    output_json["skipped"] = untimed(reporter)
+    ladder.add_limits(output_json["benchmarks"])
     if not config.getoption("benchmark_save_data"):
         for bench in output_json["benchmarks"]:
             bench["stats"].pop("data", None)
+
+
+# ---- What is going on --------------------------------------------------------------
+
+
+class Progress:
+    """Shows below the line of dots, on a terminal, which benchmark is under way."""
+
+    def __init__(self, config):
+        self.config, self.item, self.done, self.total = config, None, 0, 0
+
+    def pytest_collection_finish(self, session):
+        self.total = sum("benchmark" in item.fixturenames for item in session.items)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call":
+            self.write("")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logfinish(self):
+        self.write("")
+
+    def show(self, item, doing):
+        if item is not self.item:
+            self.item, self.done = item, self.done + 1
+        self.write(f"benchmark {self.done} of {self.total}: {doing} {item.name}")
+
+    def write(self, text):
+        """Write into the next line of the terminal, and go back to where the cursor was."""
+        plugins = self.config.pluginmanager
+        tw = plugins.get_plugin("terminalreporter")._tw
+        capture = plugins.get_plugin("capturemanager")
+        column, text = tw.width_of_current_line + 1, text[: tw.fullwidth - 1]
+        with capture.global_and_fixture_disabled():
+            tw._file.write(f"\n\x1b[K{text}\x1b[A\x1b[{column}G")
+            tw.flush()
+
+
+@pytest.fixture
+def progress(request):
+    """``progress(doing)``: tell the user what is being done with this test's benchmark."""
+    plugin = request.config.pluginmanager.get_plugin("progress")
+    return (lambda doing: plugin.show(request.node, doing)) if plugin else str
 
 
 def has_gpu():
@@ -354,13 +480,14 @@ def product(request, shape):
 
 
 @pytest.fixture
-def time_rung(timed, dense):
+def time_rung(timed, dense, progress):
     """``time_rung(group, rung, product)``: prove the rung on dense operands (which compiles
     it, too) and on the product's own, then time it. ``to`` puts tensors on its device."""
     from kernels import RUNGS
 
     def time_rung(group, rung, product, to=lambda tensor: tensor):
         rung = RUNGS[rung]
+        progress("compiling and proving")
         dense.check(rung.fn(to(dense.a), to(dense.b)))
         a, b = to(product.a), to(product.b)
         step = list(RUNGS).index(rung.name)
@@ -377,7 +504,7 @@ def clocked(fn, *args):
 
 
 @pytest.fixture
-def timed(benchmark):
+def timed(benchmark, progress):
     """``timed(group, check, fn, *args)``: pass fn's result to ``check``, and only then time fn.
 
     Keyword arguments are saved as the benchmark's ``extra_info``.
@@ -386,10 +513,12 @@ def timed(benchmark):
     def timed(group, check, fn, *args, **extra_info):
         benchmark.group = group
         benchmark.extra_info.update(extra_info)
+        progress("compiling and proving")
         seconds, result = clocked(fn, *args)
         check(result)
         if benchmark.disabled:
             return benchmark.pedantic(lambda: None)  # it has been called and proved
+        progress("timing")
         if SLOW < seconds < COMPILED:
             seconds, _ = clocked(fn, *args)
         if seconds > SLOW:

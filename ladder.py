@@ -1,16 +1,51 @@
-"""The ladder: what a run says about the rungs, as tables that a person reads at a glance.
+"""The ladder: what a run says about the rungs, at a glance.
 
-``python ladder.py RUN.json`` prints the tables of a saved run, ``--readme README.md`` puts
-them between the markers in that file. Needs no torch.
+``python ladder.py RUN.json`` prints the tables of a saved run; ``--figures DIR`` draws them,
+``--readme README.md`` puts tables and pictures between the markers in that file. Needs no
+torch, and matplotlib only to draw.
 """
 
 import argparse
 import json
 import math
+import os
 import sys
+from dataclasses import dataclass
+from io import BytesIO
+from os.path import relpath
 from pathlib import Path
 
 BEGIN, END = "<!-- ladder: begin -->", "<!-- ladder: end -->"
+SPREAD = (
+    0.1  # of the median; if half of the rounds spread over more, a time is doubtful
+)
+NOISE = (
+    1.1  # times the limit; what is faster than that was not noise, the limit was wrong
+)
+BAR = 24  # characters
+
+
+@dataclass
+class Step:
+    """One rung of a shape in a run; a rung that was not timed has a ``reason`` instead."""
+
+    shape: str
+    rung: str
+    step: int
+    device: str
+    flops: int
+    median: float = math.nan  # seconds
+    gflops: float = math.nan
+    limit_share: float = math.nan
+    doubt: str = ""
+    reason: str = ""
+    times_first: float = 1.0
+    times_before: float = 1.0
+
+    @property
+    def limit(self):
+        """The shortest time in seconds that any code could take, by this run's limits."""
+        return self.median * self.limit_share
 
 
 def load_run(path):
@@ -20,14 +55,19 @@ def load_run(path):
     """
     try:
         run = json.loads(Path(path).read_text(encoding="utf-8"))
-        rungs = ladders(run["benchmarks"])
+        shapes = ladders(run)
+        list(report(run))
         machine(run)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        lesson = run.get("lesson")
+        if lesson:
+            pixels(lesson), [float(x) for x in lesson["rand"] + lesson["histogram"]]
+        lines(run)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise ValueError(
             f"{path}: not a run saved by pytest --benchmark-json "
-            f"({type(error).__name__}: {str(error)[:100]})"
+            f"({type(e).__name__}: {str(e)[:100]})"
         ) from None
-    if not rungs:
+    if not shapes:
         raise ValueError(f"{path}: no rung was timed in this run")
     return run
 
@@ -56,43 +96,81 @@ def add_limits(benches):
             if read and flops:
                 limit = max(info["bytes"] / read, info["flops"] / flops)
                 info["limit_share"] = limit / median
-    return rates
 
 
-def ladders(benches):
-    """Return ``{shape: rungs}`` for what was timed in the groups "matmul ...", in order.
+def steps(run, group):
+    """Return the `Step` of each benchmark in a group, by size and in course order.
 
-    A rung is a dict: rung, median (s), times_first, times_before, gflops, limit_share.
+    ``group`` is a name, or a function of the benchmark's shape that returns one.
     """
-    rungs = [
-        b for b in benches if b["group"] == f"matmul {b['extra_info'].get('shape')}"
-    ]
-    rungs.sort(
-        key=lambda bench: (bench["extra_info"]["flops"], bench["extra_info"]["step"])
-    )
-    shapes = {}
-    for bench in rungs:
-        info, median = bench["extra_info"], bench["stats"]["median"]
-        rows = shapes.setdefault(info["shape"], [])
-        first, before = (rows[0], rows[-1]) if rows else ({"median": median},) * 2
-        rows.append(
-            {
-                "rung": info["rung"],
-                "median": median,
-                "times_first": first["median"] / median,
-                "times_before": before["median"] / median,
-                "gflops": info["gflops"],
-                "limit_share": info.get("limit_share"),
-            }
+    found = []
+    for bench in run["benchmarks"]:
+        info, stats = bench["extra_info"], bench["stats"]
+        name = group(info.get("shape")) if callable(group) else group
+        if bench["group"] != name or "rung" not in info:
+            continue
+        if not (0 < stats["median"] < math.inf and math.isfinite(stats["iqr"])):
+            raise ValueError(f"{info['rung']}: a median of {stats['median']} s")
+        doubt = "?" if stats["iqr"] > SPREAD * stats["median"] else ""
+        found.append(
+            Step(
+                info["shape"],
+                printable(info["rung"]),
+                int(info["step"]),
+                info["device"],
+                info["flops"],
+                stats["median"],
+                info["flops"] / stats["median"] / 1e9,
+                info.get("limit_share", math.nan),
+                "*" if stats["rounds"] == 1 else doubt,
+            )
         )
+    return sorted(found, key=lambda step: (step.flops, step.step))
+
+
+def ladders(run):
+    """Return ``{shape: steps}``: what was timed in the groups "matmul SHAPE", and what was skipped.
+
+    Each step knows how many times faster it is than the shape's first, and than the one
+    before. A shape of which fewer than two rungs were timed makes no ladder.
+    """
+    shapes = {}
+    for step in steps(run, "matmul {}".format):
+        shapes.setdefault(step.shape, []).append(step)
+    shapes = {shape: rows for shape, rows in shapes.items() if len(rows) > 1}
+    for shape, rows in shapes.items():
+        for before, step in zip(rows, rows[1:], strict=False):
+            step.times_first = rows[0].median / step.median
+            step.times_before = before.median / step.median
+        for skip in run.get("skipped", ()):
+            if skip["shape"] == shape:
+                rung, reason = printable(skip["rung"]), printable(skip["reason"])
+                number, device = int(skip["step"]), skip["device"]
+                rows.append(
+                    Step(shape, rung, number, device, rows[0].flops, reason=reason)
+                )
+        rows.sort(key=lambda step: step.step)
     return shapes
 
 
-def seconds(value):
-    """Return a time with three digits and its unit: 0.0123 is "12.3 ms"."""
-    units = (1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")
-    scale, unit = next((u for u in units if value >= u[0]), units[-1])
-    return f"{digits(value / scale)} {unit}"
+def lines(run):
+    """Return ``{rung: steps}`` for the group "rows", which has one rung at many sizes."""
+    rungs = {}
+    for step in steps(run, "rows"):
+        rungs.setdefault(step.rung, []).append(step)
+    return rungs
+
+
+def timed(shapes):
+    return [step for rows in shapes.values() for step in rows if not step.reason]
+
+
+# ---- Words and numbers -------------------------------------------------------------
+
+
+def printable(text):
+    """Return a text from a file without what could steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
 def digits(value):
@@ -104,49 +182,60 @@ def digits(value):
     return f"{value:.{1 - math.floor(math.log10(value))}f}"
 
 
-def cells(row):
-    """Return a row of `ladders` as text."""
-    share = row["limit_share"]
+def seconds(value):
+    """Return a time with two or three digits and its unit: 0.0123 is "12.3 ms"."""
+    units = (1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps")
+    scale, unit = next((u for u in units if value >= 0.9995 * u[0]), units[-1])
+    return f"{digits(value / scale)} {unit}"
+
+
+HEADER = "median", "× first", "× before", "GFLOP/s", "of limit"
+
+
+def cells(step):
+    """Return the numbers of a step as text, under `HEADER`."""
+    share = step.limit_share
     return [
-        row["rung"],
-        seconds(row["median"]),
-        f"{digits(row['times_first'])}×",
-        f"{digits(row['times_before'])}×",
-        digits(row["gflops"]),
-        "" if share is None else f"{digits(share * 100)}%",
+        f"{seconds(step.median)}{step.doubt or ' '}",
+        digits(step.times_first),
+        digits(step.times_before),
+        digits(step.gflops),
+        "" if math.isnan(share) else f"{digits(share * 100)}%",
     ]
 
 
-HEADER = "median", "times the first", "times the one before", "GFLOP/s", "of the limit"
+def arithmetic(shapes):
+    """Return one line: time per multiply-add of the first and of the fastest rung, of any shape,
+    and the quotient. The course ends on a GPU, and says 5 million."""
+
+    def per_operation(step):
+        return step.median / (step.flops / 2)
+
+    rungs = timed(shapes)
+    first, fastest = rungs[0], min(rungs, key=per_operation)
+    quotient = per_operation(first) / per_operation(fastest)
+    return (
+        f"Per multiply-add: {first.rung} {seconds(per_operation(first))} / {fastest.rung} "
+        f"{seconds(per_operation(fastest))} = {digits(quotient)} (the course: 5 million)"
+    )
 
 
-def markdown(run):
-    """Return the run's ladders as Markdown tables, with the machine that made them."""
-    lines = [machine(run), ""]
-    for shape, rows in ladders(run["benchmarks"]).items():
-        lines += [f"| {' | '.join((shape, *HEADER))} |", "| --- " + "| ---: " * 5 + "|"]
-        lines += [f"| {' | '.join(cells(row))} |" for row in rows]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def report(benches):
-    """Yield the lines of a text table for each ladder in ``benches``, and what to doubt."""
-    add_limits(benches)
-    for shape, rows in ladders(benches).items():
-        table = [(shape, *HEADER), *map(cells, rows)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        yield ""
-        for name, *values in table:
-            values = map(str.rjust, values, widths[1:])
-            yield "  ".join((name.ljust(widths[0]), *values)).rstrip()
-        for row in rows:
-            if (row["limit_share"] or 0) > 1.1:
-                yield (
-                    f"{row['rung']} is faster than the measured limit: the limit was "
-                    "disturbed; run again on a quiet machine"
-                )
-    yield ""
+def notes(shapes):
+    """Yield what has to be said about the marks and the gaps in the tables."""
+    rungs = timed(shapes)
+    marks = {step.doubt for step in rungs}
+    if "?" in marks:
+        yield f"? doubtful: half of the rounds spread over more than {SPREAD:.0%} of the median"
+    if "*" in marks:
+        yield "* one round only, so nothing is known of its spread"
+    if all(math.isnan(step.limit_share) for step in rungs):
+        yield 'The machine\'s limit was not measured in this run (the group "limit").'
+    for step in rungs:
+        if step.limit_share > NOISE:
+            yield (
+                f"{step.rung} ({step.shape}) is faster than the measured limit: the limit "
+                "was disturbed; run again on a quiet machine."
+            )
 
 
 def machine(run):
@@ -155,11 +244,77 @@ def machine(run):
     cpu = info["cpu"]
     libraries = ", ".join(f"{k} {v}" for k, v in run.get("libraries", {}).items())
     gpu = f", {run['gpu']}" if "gpu" in run else ""
-    return (
+    return printable(
         f"{cpu.get('brand_raw', info['machine'])}, {cpu.get('count', '?')} cores{gpu}; "
         f"{info['system']}, Python {info['python_version']}, {libraries}; "
         f"data: {run.get('mnist', {}).get('file', '?')}; {run['datetime'][:10]}"
     )
+
+
+# ---- Tables ------------------------------------------------------------------------
+
+
+def report(run):
+    """Yield the lines of the run's tables as (text, style) of at most 100 columns.
+
+    ``style`` is empty, or one of "bold", "green" and "yellow": it stresses, and says nothing
+    of its own. The bars show speed on a log scale, from the slowest rung to the machine's
+    limit, or to the fastest rung if the limit wasn't measured.
+    """
+    shapes = ladders(run)
+    for shape, rows in shapes.items():
+        rungs = timed({shape: rows})
+        slowest = max(step.median for step in rungs)
+        fastest = min(rungs, key=lambda step: step.median)
+        best = min([fastest.median, *(s.limit for s in rungs if s.limit > 0)])
+        table = [(shape, *HEADER), *((step.rung, *cells(step)) for step in rungs)]
+        name, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
+        name = max(name, *(len(step.rung) for step in rows))
+        values = map(str.rjust, HEADER, widths)
+        yield "", ""
+        yield "  ".join((shape.ljust(name), *values, " speed, log scale")), "bold"
+        for step in rows:
+            if step.reason:
+                yield f"{step.rung:{name}}  not timed: {step.reason}"[:100], ""
+                continue
+            values = map(str.rjust, cells(step), widths)
+            speed = math.log(slowest / step.median) / (math.log(slowest / best) or 1)
+            bar = "█" * min(BAR, round(BAR * speed))
+            line = "  ".join((step.rung.ljust(name), *values, f" {bar}"))
+            yield line.rstrip(), "green" if step is fastest else ""
+    if shapes:
+        yield "", ""
+        yield arithmetic(shapes), "bold"
+        for note in notes(shapes):
+            yield note, "" if note[0] in "?*" else "yellow"
+
+
+def encodable(text, encoding):
+    """Return the text, with plain letters for what a terminal's encoding lacks."""
+    try:
+        text.encode(encoding or "ascii")
+    except UnicodeEncodeError:
+        plain = {"×": "x", "µ": "u", "█": "#"}
+        text = text.translate(str.maketrans(plain)).encode("ascii", "replace").decode()
+    return text
+
+
+def markdown(run, pictures=()):
+    """Return the run's tables in Markdown, with the machine that made them and its pictures."""
+    shapes = ladders(run)
+    text = [f"{arithmetic(shapes)}", ""]
+    text += [f"![{alt}]({path})\n" for alt, path in pictures]
+    for shape, rows in shapes.items():
+        text += [f"| {' | '.join((shape, *HEADER))} |", "| --- " + "| ---: " * 5 + "|"]
+        for step in rows:
+            if step.reason:
+                text.append(f"| {step.rung} | {step.reason} |" + " |" * 4)
+            else:
+                values = (value.strip().replace("*", "\\*") for value in cells(step))
+                text.append(f"| {' | '.join((step.rung, *values))} |")
+        text.append("")
+    text += [f"{note.replace('*', chr(92) + '*', 1)}  " for note in notes(shapes)]
+    return "\n".join([*text, f"Measured on: {machine(run)}"])
 
 
 def put_between_markers(path, text):
@@ -169,20 +324,256 @@ def put_between_markers(path, text):
     _, end, after = rest.partition(END)
     if not end:
         raise ValueError(f"{path}: has no lines {BEGIN} and {END}")
-    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    write(path, f"{before}{begin}\n{text}\n{end}{after}".encode())
+
+
+def write(path, content):
+    """Write the whole of ``content`` to the path, or leave what was there."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+# ---- Figures -----------------------------------------------------------------------
+
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#595959"  # told apart by colour-blind eyes
+DEVICES = {"cpu": ("CPU", BLUE, "", "-"), "cuda": ("GPU", ORANGE, "///", "--")}
+
+
+def figures(run, folder):
+    """Draw the run into ``folder``, as PNG and SVG; return the PNGs as (what it shows, path)."""
+    import matplotlib
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    drawn = {
+        "ladder": ("The ladder: time of one call, by rung", draw_ladder),
+        "rows": ("Time by the number of rows", draw_rows),
+        "digit": ("The first digit of the training data", draw_digit),
+        "rand": ("Fifty random numbers", draw_rand),
+        "histogram": ("Ten thousand random numbers", draw_histogram),
+    }
+    # The same run makes the same file, byte for byte.
+    with matplotlib.rc_context({"svg.hashsalt": "ladder", "font.size": 10}):
+        for name, (title, draw) in drawn.items():
+            figure = draw(run, title)
+            if figure is None:
+                continue
+            for kind, metadata in ("svg", {"Date": None}), ("png", {}):
+                file = BytesIO()
+                figure.savefig(file, format=kind, dpi=120, metadata=metadata)
+                write(folder / f"{name}.{kind}", file.getvalue())
+            pictures.append((title, folder / f"{name}.png"))
+    return pictures
+
+
+def new_figure(width, height, rows=1, **kwargs):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, 1, squeeze=False, **kwargs)[:, 0]
+
+
+def draw_ladder(run, title):
+    """A panel for each shape: a bar for each rung, on a log axis, and the limit of each device."""
+    shapes = ladders(run)
+    if not shapes:
+        return None
+    heights = [len(rows) + 2.5 for rows in shapes.values()]
+    figure, panels = new_figure(
+        9, 0.24 * sum(heights) + 0.8, len(shapes), height_ratios=heights
+    )
+    for axes, (shape, rows) in zip(panels, shapes.items(), strict=True):
+        limits = {}
+        rungs = timed({shape: rows})
+        low = min(min(step.median, step.limit or math.inf) for step in rungs) / 2
+        for y, step in enumerate(rows):
+            if step.reason:
+                axes.text(
+                    low,
+                    y,
+                    f" not timed: {step.reason}",
+                    va="center",
+                    color=GREY,
+                    size=8,
+                    backgroundcolor="white",
+                )
+                continue
+            _, colour, hatch, _ = DEVICES[step.device]
+            axes.barh(
+                y,
+                step.median - low,
+                left=low,
+                height=0.7,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+            )
+            label = f" {seconds(step.median)}{step.doubt}   {digits(step.times_first)}×"
+            axes.text(step.median, y, label, va="center", size=8.5)
+            limits[step.device] = step.limit
+        for device, limit in limits.items():
+            name, colour, _, dash = DEVICES[device]
+            if limit > 0:
+                axes.axvline(limit, color="black", linestyle=dash, linewidth=1.2)
+                axes.text(
+                    limit,
+                    -0.9,
+                    f" limit of the {name}: {seconds(limit)}",
+                    ha="left",
+                    size=8.5,
+                )
+        slowest = max(step.median for step in rungs)
+        axes.set(
+            xscale="log",
+            xlim=(low, slowest * (slowest / low) ** 0.22),
+            ylim=(len(rows) - 0.4, -1.6),
+        )
+        axes.set_yticks(range(len(rows)), [step.rung for step in rows], size=8.5)
+        axes.set_title(
+            f"{shape.replace('x', ' × ')}: time of one call, and how many times faster than the first",
+            loc="left",
+            size=10,
+        )
+        axes.xaxis.set_major_formatter(tick)
+        axes.spines[["top", "right"]].set_visible(False)
+    devices = {step.device for step in timed(shapes)}
+    if len(devices) > 1:
+        from matplotlib.patches import Patch
+
+        handles = [
+            Patch(facecolor=c, hatch=h, edgecolor="white", label=name)
+            for device, (name, c, h, _) in DEVICES.items()
+            if device in devices
+        ]
+        panels[0].legend(handles=handles, loc="lower right", frameon=False)
+    caption(figure, run)
+    return figure
+
+
+def draw_rows(run, title):
+    """Time against rows, log-log: a line for each rung, and the limit of the machine."""
+    rungs = lines(run)
+    if not rungs:
+        return None
+    figure, (axes,) = new_figure(9, 5)
+    limit = {}
+    for marker, (rung, points) in zip("os^vDP*X", rungs.items(), strict=False):
+        rows = [int(step.shape.partition("x")[0]) for step in points]
+        axes.plot(rows, [step.median for step in points], marker=marker, label=rung)
+        limit |= {n: s.limit for n, s in zip(rows, points, strict=True) if s.limit > 0}
+    if limit:
+        axes.plot(
+            limit.keys(),
+            limit.values(),
+            color="black",
+            linestyle="--",
+            label="limit of the machine",
+        )
+    axes.set(xscale="log", yscale="log", xlabel="rows × 784 × 10")
+    axes.set_title(title, loc="left", size=10)
+    axes.yaxis.set_major_formatter(tick)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    caption(figure, run)
+    return figure
+
+
+def tick(value, _):
+    return seconds(value).replace(".00 ", " ").replace(".0 ", " ")
+
+
+def caption(figure, run):
+    figure.supxlabel(machine(run).replace("; ", "\n", 1), size=7, color=GREY)
+
+
+def pixels(lesson):
+    """Return the digit of a run as 28 rows of 28 values from 0 to 255."""
+    rows = [list(bytes.fromhex(row)) for row in lesson["digit"]]
+    if [len(row) for row in rows] != [28] * 28:
+        raise ValueError("a digit that is not 28x28")
+    return rows
+
+
+def draw_digit(run, title):
+    if "lesson" not in run:
+        return None
+    figure, (axes,) = new_figure(4, 4.2)
+    axes.imshow(pixels(run["lesson"]), cmap="gray")
+    axes.set_title(title, loc="left", size=10)
+    return figure
+
+
+def draw_rand(run, title):
+    if "lesson" not in run:
+        return None
+    figure, (axes,) = new_figure(6, 3.4)
+    axes.plot(run["lesson"]["rand"], marker=".")
+    axes.set(ylim=(0, 1), xlabel="number drawn", ylabel="rand()")
+    axes.set_title(title, loc="left", size=10)
+    return figure
+
+
+def draw_histogram(run, title):
+    if "lesson" not in run:
+        return None
+    figure, (axes,) = new_figure(6, 3.4)
+    counts = run["lesson"]["histogram"]
+    width = 1 / len(counts)
+    axes.bar(
+        [i * width for i in range(len(counts))],
+        counts,
+        width,
+        align="edge",
+        edgecolor="white",
+    )
+    axes.axhline(sum(counts) * width, color="black", linestyle="--", linewidth=1)
+    axes.set(xlabel="rand()", ylabel="how many, and what is expected (dashed)")
+    axes.set_title(title, loc="left", size=10)
+    return figure
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", help="a file made by pytest --benchmark-json")
-    parser.add_argument("--readme", help="put the tables between the markers there")
+    parser.add_argument(
+        "--figures", metavar="DIR", help="draw the run into this folder"
+    )
+    parser.add_argument(
+        "--readme",
+        metavar="FILE",
+        help="put tables and pictures between the markers there; without --figures, the "
+        "pictures go to a folder named as the run",
+    )
     args = parser.parse_args(argv)
+    styles = {"bold": "1", "green": "32", "yellow": "33"}
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     try:
-        text = markdown(load_run(args.run))
+        run = load_run(args.run)
+        folder = args.figures or (args.readme and Path(args.run).with_suffix(""))
+        pictures = figures(run, folder) if folder else []
         if args.readme:
-            put_between_markers(args.readme, text)
-        else:
-            print(text)
+            home = Path(args.readme).resolve().parent
+            links = [
+                (alt, Path(relpath(path.resolve(), home)).as_posix())
+                for alt, path in pictures
+                if path.stem in ("ladder", "rows")
+            ]
+            put_between_markers(args.readme, markdown(run, links))
+        for line, style in report(run):
+            line = encodable(line, sys.stdout.encoding)
+            if style and colour:
+                line = f"\x1b[{styles[style]}m{line}\x1b[0m"
+            print(line)
+        print(encodable(f"\n{machine(run)}", sys.stdout.encoding), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
         sys.exit(f"ladder.py: {error}")
 
