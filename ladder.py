@@ -394,13 +394,13 @@ def draw_ladder(run, title):
         for y, step in enumerate(rows):
             if step.reason:
                 axes.text(
-                    low,
+                    low * 1.05,
                     y,
-                    f" not timed: {step.reason}",
+                    f"not timed: {step.reason}",
                     va="center",
                     color=GREY,
                     size=8,
-                    backgroundcolor="white",
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
                 )
                 continue
             _, colour, hatch, _ = DEVICES[step.device]
@@ -534,7 +534,7 @@ def draw_histogram(run, title):
         edgecolor="white",
     )
     axes.axhline(sum(counts) * width, color="black", linestyle="--", linewidth=1)
-    axes.set(xlabel="rand()", ylabel="how many, and what is expected (dashed)")
+    axes.set(xlabel="rand()", ylabel="count (dashed: expected)")
     axes.set_title(title, loc="left", size=10)
     return figure
 
