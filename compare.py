@@ -1,0 +1,404 @@
+"""Compare two commits, and don't be fooled by noise.
+
+``python compare.py BASE [NEW] [-k EXPR]`` runs the benchmarks of both commits (NEW: the
+working tree, if left out) in several processes each, in the order A B B A, and says of
+each benchmark whether it became faster, slower, stayed the same, or is unclear.
+
+The exit status is 1 if something is slower, 0 if nothing is, 2 if it could not be told.
+The runs are kept where ``pytest-benchmark compare`` finds them.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+
+from ladder import encodable, printable, seconds
+
+CONFIRMED = 6  # runs of each side before anything is called faster or slower
+
+
+class CannotCompare(Exception):
+    """Why the comparison can't be made, for the user."""
+
+
+@dataclass
+class Side:
+    """One of the two commits: where it is checked out, and what its runs have measured.
+
+    ``times`` maps a benchmark to one time for each run, the shortest of its rounds.
+    """
+
+    name: str
+    commit: str
+    folder: Path
+    times: dict = field(default_factory=dict)
+
+
+@dataclass
+class Verdict:
+    """What the runs of both sides say about one benchmark; ``factor`` is new time / old time.
+
+    The interval (``low``, ``high``) spans every run of one side over every run of the
+    other. Faster and slower mean that all of it is beyond the threshold.
+    """
+
+    word: str
+    base: float
+    new: float
+    factor: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, base, new, threshold):
+        """Judge two lists of times in seconds; a ``threshold`` of 0.05 is 5%."""
+        factor = median(new) / median(base)
+        low, high = min(new) / max(base), max(new) / min(base)
+        if low > 1 + threshold:
+            word = "slower"
+        elif high < 1 / (1 + threshold):
+            word = "faster"
+        elif 1 / (1 + threshold) <= factor <= 1 + threshold:
+            word = "same"
+        else:
+            word = "unclear"
+        return cls(word, median(base), median(new), factor, low, high)
+
+
+# ---- git ---------------------------------------------------------------------------
+
+
+def git(*args, env=None):
+    done = subprocess.run(
+        ["git", *args], capture_output=True, text=True, env=env and os.environ | env
+    )
+    if done.returncode:
+        raise CannotCompare(f"git {args[0]}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def commit_of(revision):
+    """Return the id of the commit that a user's word means."""
+    try:
+        return git(
+            "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"
+        )
+    except CannotCompare:
+        raise CannotCompare(f"{revision}: there is no such commit") from None
+
+
+def commit_of_working_tree(scratch):
+    """Return the id of a new commit, on no branch, of the working tree as it is.
+
+    It is made from an index of its own: the user's index, files and branches stay as they are.
+    """
+    if git("diff", "--cached", "--name-only"):
+        raise CannotCompare(
+            "the index holds changes that are not committed, so it isn't clear what the "
+            "working tree is to be: commit them, or take them out with git restore --staged"
+        )
+    env = {"GIT_INDEX_FILE": str(scratch / "index")}
+    top = git("rev-parse", "--show-toplevel")
+    git("read-tree", "HEAD", env=env)
+    git("-C", top, "add", "--all", env=env)
+    tree = git("write-tree", env=env)
+    name = {"NAME": "compare.py", "EMAIL": "compare.py"}
+    env = {
+        f"GIT_{who}_{key}": v
+        for who in ("AUTHOR", "COMMITTER")
+        for key, v in name.items()
+    }
+    return git("commit-tree", tree, "-p", "HEAD", "-m", "The working tree", env=env)
+
+
+@contextmanager
+def checked_out(base, new):
+    """Yield the two sides, each in a git worktree that is gone afterwards, whatever happens."""
+    prefix = git("rev-parse", "--show-prefix")
+    with tempfile.TemporaryDirectory(
+        prefix="compare-", ignore_cleanup_errors=True
+    ) as scratch:
+        scratch = Path(scratch).resolve()
+        commits = {"base": commit_of(base)}
+        commits["new"] = commit_of(new) if new else commit_of_working_tree(scratch)
+        names = {"base": base, "new": new or "working tree"}
+        try:
+            for side, commit in commits.items():
+                git(
+                    "worktree",
+                    "add",
+                    "--quiet",
+                    "--detach",
+                    str(scratch / side),
+                    commit,
+                )
+            yield [
+                Side(f"{side} ({names[side]})", commit, scratch / side / prefix)
+                for side, commit in commits.items()
+            ]
+        finally:
+            with uninterrupted():
+                for side in commits:
+                    shutil.rmtree(scratch / side, ignore_errors=True)
+                git("worktree", "prune")
+
+
+@contextmanager
+def uninterrupted():
+    """Let a second Ctrl-C wait until what has to be tidied up is tidied up."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# ---- Runs --------------------------------------------------------------------------
+
+
+def run(side, args, only=()):
+    """Run a side's benchmarks once in a process of its own; return what it saved, or None.
+
+    ``only`` are the full names of the benchmarks to run; without it, those of ``-k``.
+    """
+    saved = side.folder / "compare.json"
+    saved.unlink(missing_ok=True)
+    threads = str(args.threads)
+    env = os.environ | {
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "NUMBA_NUM_THREADS": threads,
+        "PYTEST_ADDOPTS": "",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--quiet",
+        "--color=no",
+        "--benchmark-only",
+    ]
+    command += ["-p", "no:randomly", "-p", "no:cacheprovider"]
+    command += [f"--mnist={args.mnist}", f"--benchmark-json={saved}"]
+    command += [f"--benchmark-max-time={args.max_time}"]
+    command += [*only] if only else ["-k", args.k] if args.k else []
+    child = subprocess.Popen(
+        command, cwd=side.folder, env=env, text=True, errors="replace",
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        output, _ = child.communicate()
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    nothing_ran = child.returncode == 5  # pytest's status for no tests
+    if child.returncode and not nothing_ran:
+        raise CannotCompare(
+            f"the suite fails in {side.name}:\n" + "\n".join(output.splitlines()[-25:])
+        )
+    if not saved.exists() or not saved.stat().st_size:
+        return None
+    result = json.loads(saved.read_text(encoding="utf-8"))
+    for bench in result["benchmarks"]:
+        times = side.times.setdefault(bench["fullname"], [])
+        times.append(bench["stats"]["min"])
+    return result
+
+
+def keep(result, side, storage):
+    """Put a run into pytest-benchmark's storage, whole, under the next free number."""
+    from pytest_benchmark.utils import get_machine_id
+
+    folder = storage / get_machine_id()
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = [int(p.name[:4]) for p in storage.glob("*/[0-9][0-9][0-9][0-9]_*.json")]
+    name = f"{max(numbers, default=0) + 1:04}_compare_{side.commit[:8]}.json"
+    part = folder / f"{name}.part"
+    try:
+        part.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        os.replace(part, folder / name)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def verdicts(sides, threshold):
+    """Return ``{benchmark: Verdict}`` of what both sides have."""
+    base, new = sides
+    return {
+        name: Verdict.of(times, new.times[name], threshold)
+        for name, times in base.times.items()
+        if name in new.times
+    }
+
+
+def undecided(sides, args):
+    """Return the names of the benchmarks that need more runs.
+
+    Those are the unclear ones, until they have had the most runs that the user allows, and
+    those that look faster or slower on less than `CONFIRMED` runs.
+    """
+    base, _ = sides
+    names = []
+    for name, verdict in verdicts(sides, args.threshold).items():
+        runs = len(base.times[name])
+        enough = {"same": 0, "unclear": args.max_runs}.get(verdict.word, CONFIRMED)
+        if runs < min(enough, args.max_runs):
+            names.append(name)
+    return names
+
+
+def compare(sides, args, tell):
+    """Run both sides in turns until no benchmark is undecided, or all have had their runs."""
+    base, new = sides
+    storage = Path(".benchmarks").resolve()
+    turns = enumerate(cycle([base, new, new, base]), 1)
+    planned, only = 2 * args.runs, ()
+    while planned:
+        started = time.monotonic()
+        for done in range(planned):
+            number, side = next(turns)
+            what = f"{len(only)} not clear yet" if only else "all benchmarks"
+            each = (time.monotonic() - started) / done if done else 0
+            left = f", about {each * (planned - done):.0f} s left" if done else ""
+            tell(f"run {number}: {side.name}, {what}{left}")
+            if result := run(side, args, only):
+                keep(result, side, storage)
+        if not base.times and not new.times:
+            raise CannotCompare(f"no benchmark ran: -k {args.k!r} selects none")
+        only = undecided(sides, args)
+        planned = 4 if only else 0
+    return verdicts(sides, args.threshold)
+
+
+# ---- What is said ------------------------------------------------------------------
+
+
+def table(found, sides):
+    """Yield the lines of the result, the slower ones last, where they are seen."""
+    order = "same", "unclear", "faster", "slower"
+    rows = sorted(
+        found.items(), key=lambda item: (order.index(item[1].word), item[1].factor)
+    )
+    width = max((len(short(name)) for name in found), default=9)
+    yield f"{'benchmark':{width}}  {'base':>8}  {'new':>8}  factor  interval      verdict"
+    for name, v in rows:
+        times = f"{seconds(v.base):>8}  {seconds(v.new):>8}"
+        interval = f"{v.low:.2f} to {v.high:.2f}"
+        yield f"{short(name):{width}}  {times}  {v.factor:6.2f}  {interval:12}  {v.word}"
+    base, new = sides
+    for side, other in (base, new), (new, base):
+        for name in side.times.keys() - other.times.keys():
+            yield f"{short(name)}: only in {side.name}"
+    counts = [f"{sum(v.word == word for v in found.values())} {word}" for word in order]
+    yield ", ".join(counts)
+
+
+def short(name):
+    """Return a benchmark's name without its file, cut to what leaves room for the numbers."""
+    return printable(name.rpartition("::")[2])[:48]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("base", metavar="BASE", help="the commit to compare with")
+    parser.add_argument(
+        "new",
+        metavar="NEW",
+        nargs="?",
+        help="the new commit (default: the working tree)",
+    )
+    parser.add_argument("-k", metavar="EXPR", help="which benchmarks, as for pytest")
+    parser.add_argument(
+        "--threshold", type=percentage, default="5%", help="what is no difference yet"
+    )
+    parser.add_argument(
+        "--runs", type=positive, default=4, help="processes of each side"
+    )
+    parser.add_argument(
+        "--max-runs", type=positive, default=12, help="and for what is unclear"
+    )
+    parser.add_argument(
+        "--max-time",
+        type=float,
+        default=0.2,
+        help="seconds for each benchmark in each process",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=os.cpu_count(),
+        help="threads of the libraries",
+    )
+    parser.add_argument(
+        "--mnist", default=default_data(), help="the data, as for pytest"
+    )
+    args = parser.parse_args(argv)
+    args.max_runs = max(args.runs, args.max_runs)
+
+    def tell(text):
+        end = "\r" if sys.stderr.isatty() else "\n"
+        print(
+            f"{encodable(text, sys.stderr.encoding):<79}",
+            end=end,
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        with checked_out(args.base, args.new) as sides:
+            found = compare(sides, args, tell)
+            tell("")
+            for line in table(found, sides):
+                print(encodable(line, sys.stdout.encoding))
+    except (CannotCompare, OSError) as error:
+        sys.stdout.flush()
+        print(f"compare.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ncompare.py: stopped; the runs so far are kept", file=sys.stderr)
+        return 2
+    return int(any(verdict.word == "slower" for verdict in found.values()))
+
+
+def default_data():
+    path = Path("data/mnist.pkl.gz").resolve()
+    return str(path) if path.exists() else "sample"
+
+
+def percentage(text):
+    value = float(text.removesuffix("%")) / 100
+    if not 0 <= value < 10:
+        raise ValueError
+    return value
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
