@@ -1,0 +1,86 @@
+"""How far compare.py can be trusted: commits compared with themselves, and with a slower rung.
+
+``python results/trust.py [COMPARISONS]`` works on a clone in a temporary folder. It compares
+the commit that is checked out with itself, and with a copy of it in which one rung takes 1.3
+times as long; it prints every verdict that is wrong, and how many there are.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+BENCHMARKS = (
+    "outer or rung and 5x784x10 and (dot or elementwise or broadcast or einsum or torch "
+    "or numpy or vector)"
+)
+SLOWED = "test_rung[matmul_broadcast-5x784x10]"
+SLOWER = """
+
+def _slower(fn, factor):
+    from time import perf_counter
+
+    def slower(a, b):
+        start = perf_counter()
+        c = fn(a, b)
+        end = start + factor * (perf_counter() - start)
+        while perf_counter() < end:
+            pass
+        return c
+
+    return slower
+
+
+RUNGS["matmul_broadcast"] = Rung(
+    "matmul_broadcast", _slower(matmul_broadcast, 1.3), (SMALL, FULL), "cpu"
+)
+"""
+
+
+def compared(folder, base, new):
+    """Return ``{benchmark: verdict}`` of one comparison."""
+    command = [sys.executable, "compare.py", base, new, "-k", BENCHMARKS]
+    command += ["--max-time=0.1", "--mnist=sample"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode == 2:
+        sys.exit(done.stderr)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return {words[0]: words for words in lines if words[0].startswith("test_")}
+
+
+def main(comparisons=20):
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+
+        def git(*args):
+            who = ["-c", "user.name=trust.py", "-c", "user.email=trust.py"]
+            subprocess.run(["git", *who, *args], cwd=folder, check=True)
+
+        git("clone", "--quiet", str(HERE), ".")
+        kernels = Path(folder, "kernels.py")
+        kernels.write_text(
+            kernels.read_text(encoding="utf-8") + SLOWER, encoding="utf-8"
+        )
+        git("commit", "--quiet", "--all", "-m", "One rung takes 1.3 times as long")
+        for base, new in ("HEAD~1", "HEAD~1"), ("HEAD~1", "HEAD"):
+            count = wrong = found = unclear = 0
+            for n in range(comparisons):
+                for name, words in compared(folder, base, new).items():
+                    slowed = name == SLOWED and new == "HEAD"
+                    word = words[-1]
+                    if slowed:
+                        found += word == "slower"
+                        print(n + 1, *words, flush=True)
+                        continue
+                    count += 1
+                    unclear += word == "unclear"
+                    if word in ("faster", "slower"):
+                        wrong += 1
+                        print(n + 1, "FALSE:", *words, flush=True)
+            print(f"{base} and {new}: {comparisons} comparisons, {count} verdicts on unchanged "
+                  f"benchmarks, {wrong} of them false, {unclear} unclear; slowed rung found "
+                  f"{found} times", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
