@@ -216,8 +216,22 @@ def arithmetic(shapes):
     quotient = per_operation(first) / per_operation(fastest)
     return (
         f"Per multiply-add: {first.rung} {seconds(per_operation(first))} / {fastest.rung} "
-        f"{seconds(per_operation(fastest))} = {digits(quotient)} (the course: 5 million)"
+        f"{seconds(per_operation(fastest))} = {digits(float(f'{quotient:.3g}'))} (the course: 5 million)"
     )
+
+
+def fastest_of(rungs):
+    return min(rungs, key=lambda step: step.median)
+
+
+def fastest(rungs):
+    """Return which of a shape's rungs is the fastest, and how far it is from the limit, in words."""
+    step = fastest_of(rungs)
+    share = step.limit_share
+    known = (
+        "" if math.isnan(share) else f", {digits(share * 100)}% of the machine's limit"
+    )
+    return f"fastest: {step.rung}, {seconds(step.median)}{known}"
 
 
 def notes(shapes):
@@ -265,8 +279,8 @@ def report(run):
     for shape, rows in shapes.items():
         rungs = timed({shape: rows})
         slowest = max(step.median for step in rungs)
-        fastest = min(rungs, key=lambda step: step.median)
-        best = min([fastest.median, *(s.limit for s in rungs if s.limit > 0)])
+        first = fastest_of(rungs)
+        best = min([first.median, *(s.limit for s in rungs if s.limit > 0)])
         table = [(shape, *HEADER), *((step.rung, *cells(step)) for step in rungs)]
         name, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
         name = max(name, *(len(step.rung) for step in rows))
@@ -281,7 +295,8 @@ def report(run):
             speed = math.log(slowest / step.median) / (math.log(slowest / best) or 1)
             bar = "█" * min(BAR, round(BAR * speed))
             line = "  ".join((step.rung.ljust(name), *values, f" {bar}"))
-            yield line.rstrip(), "green" if step is fastest else ""
+            yield line.rstrip(), "green" if step is first else ""
+        yield fastest(rungs), "green"
     if shapes:
         yield "", ""
         yield arithmetic(shapes), "bold"
@@ -312,7 +327,7 @@ def markdown(run, pictures=()):
             else:
                 values = (value.strip().replace("*", "\\*") for value in cells(step))
                 text.append(f"| {' | '.join((step.rung, *values))} |")
-        text.append("")
+        text += ["", fastest(timed({shape: rows})), ""]
     text += [f"{note.replace('*', chr(92) + '*', 1)}  " for note in notes(shapes)]
     return "\n".join([*text, f"Measured on: {machine(run)}"])
 
