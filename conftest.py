@@ -46,7 +46,12 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     import torch
+    from hypothesis import settings
 
+    # The same examples in each run; --hypothesis-profile=soak looks for new ones.
+    settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
+    settings.register_profile("soak", deadline=None, max_examples=3000, print_blob=True)
+    settings.load_profile("fixed")
     if not torch.cuda.is_available():
         os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
     if sys.stdout.isatty() and not hasattr(config, "workerinput"):
@@ -337,6 +342,15 @@ def m2(weights):
 # ---- The proof ---------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def patient_simulator():
+    """The simulator's scheduler polls its threads; let these run more often in between."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
 @dataclass
 class Product:
     """A pair of operands, and what their float32 product has to be.
@@ -483,13 +497,14 @@ def product(request, shape):
 def time_rung(timed, dense, progress):
     """``time_rung(group, rung, product)``: prove the rung on dense operands (which compiles
     it, too) and on the product's own, then time it. ``to`` puts tensors on its device."""
-    from kernels import RUNGS
+    from kernels import RUNGS, check_operands
 
     def time_rung(group, rung, product, to=lambda tensor: tensor):
         rung = RUNGS[rung]
         progress("compiling and proving")
         dense.check(rung.fn(to(dense.a), to(dense.b)))
         a, b = to(product.a), to(product.b)
+        check_operands(a, b, rung.device)
         step = list(RUNGS).index(rung.name)
         info = {"rung": rung.name, "step": step, "device": rung.device} | product.info
         timed(group, product.check, rung.fn, a, b, **info)

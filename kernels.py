@@ -23,6 +23,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from http.client import HTTPException
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -453,7 +454,11 @@ SMALL, FULL = "5x784x10", "50000x784x10"
 
 @dataclass(frozen=True)
 class Rung:
-    """One step of the ladder: ``fn(a, b) -> c``, the named shapes it can bear, its device."""
+    """One step of the ladder: ``fn(a, b) -> c``, the named shapes it can bear, its device.
+
+    ``fn`` takes operands that `check_operands` lets pass; the function of the rung's name in
+    this module checks them first.
+    """
 
     name: str
     fn: Callable
@@ -480,32 +485,53 @@ def rung(shapes=(SMALL, FULL), device="cpu"):
                 f"shapes ({SMALL},) or ({SMALL}, {FULL}), not {tuple(shapes)}"
             )
         RUNGS[fn.__name__] = Rung(fn.__name__, fn, tuple(shapes), device)
-        return fn
+
+        @wraps(fn)
+        def checked(a, b):
+            check_operands(a, b, device)
+            return fn(a, b)
+
+        return checked
 
     return register
 
 
-def sizes(a, b):
-    """Return (M, K, N) of the float32 operands a (M, K) and b (K, N).
+def check_operands(a, b, device):
+    """Refuse what is not a product of two float32 tensors (M, K) and (K, N) on ``device``.
 
-    Raises ValueError if their shapes don't match, TypeError if they aren't float32.
+    Takes about a microsecond, so it is done once before a rung is timed, not in each call.
+    Raises TypeError for anything but dense float32 tensors, ValueError for shapes that
+    don't match, for tensors elsewhere than on the rung's device, and for those that record
+    gradients or are negated only on paper (``is_neg()``).
     """
-    left, right = a.shape, b.shape
-    if len(left) != 2 or len(right) != 2 or left[1] != right[0]:
+    if numba.config.ENABLE_CUDASIM:
+        device = "cpu"
+    for name, x in ("a", a), ("b", b):
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"{name} is a {type(x).__name__}, not a torch.Tensor")
+        if x.dtype != torch.float32 or x.layout != torch.strided:
+            raise TypeError(f"{name} is {x.dtype}, {x.layout}, not float32 and strided")
+        if x.device.type != device:
+            raise ValueError(
+                f"{name} is on {x.device}, not on {device}; without a GPU, Numba's simulator "
+                "takes its place if NUMBA_ENABLE_CUDASIM=1 is set before Python starts"
+            )
+        if x.requires_grad or x.is_neg():
+            raise ValueError(
+                f"{name} requires grad or is a lazily negated view: give "
+                f"{name}.detach().resolve_neg()"
+            )
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0] or a.device != b.device:
         raise ValueError(
-            f"a product takes shapes (M, K) and (K, N), not {tuple(left)} and {tuple(right)}"
+            f"a product takes shapes (M, K) and (K, N) on one device, not {tuple(a.shape)} "
+            f"on {a.device} and {tuple(b.shape)} on {b.device}"
         )
-    if a.dtype is not torch.float32 or b.dtype is not torch.float32:
-        raise TypeError(
-            f"a product takes float32 operands, not {a.dtype} and {b.dtype}"
-        )
-    return left[0], left[1], right[1]
 
 
 @rung(shapes=[SMALL])
 def matmul_loops(a, b):
     """Three Python loops: M*N*K steps, each of which makes four small tensors."""
-    ar, ac, bc = sizes(a, b)
+    (ar, ac), bc = a.shape, b.shape[1]
     c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
@@ -526,7 +552,7 @@ def dot(a, b):
 @rung()
 def matmul_numba_dot(a, b):
     """The inner loop compiled by Numba: only M*N steps are left in Python."""
-    ar, _, bc = sizes(a, b)
+    ar, bc = len(a), b.shape[1]
     a, b = a.numpy(), b.numpy()
     c = np.zeros((ar, bc), np.float32)
     for i in range(ar):
@@ -543,7 +569,7 @@ def frobenius(m):
 @rung()
 def matmul_elementwise(a, b):
     """The inner loop as elementwise operations of torch: a product of K floats, then its sum."""
-    ar, _, bc = sizes(a, b)
+    ar, bc = len(a), b.shape[1]
     c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
@@ -554,7 +580,7 @@ def matmul_elementwise(a, b):
 @rung()
 def matmul_torch_dot(a, b):
     """torch.dot for the inner loop: product and sum in one call, without K floats in between."""
-    ar, _, bc = sizes(a, b)
+    ar, bc = len(a), b.shape[1]
     c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
@@ -617,7 +643,7 @@ def outer_broadcast(c, d):
 @rung()
 def matmul_broadcast(a, b):
     """Each row of a, as a column, broadcast over b: M steps in Python, K*N floats in between."""
-    ar, _, bc = sizes(a, b)
+    ar, bc = len(a), b.shape[1]
     c = torch.zeros(ar, bc)
     for i in range(ar):
         c[i] = (a[i, :, None] * b).sum(dim=0)
@@ -689,11 +715,6 @@ def device_array(tensor):
     """
     if numba.config.ENABLE_CUDASIM:
         return tensor.contiguous().numpy()
-    if not tensor.is_cuda:
-        raise ValueError(
-            f"this kernel needs tensors on a GPU, not on {tensor.device}; without a GPU, "
-            "set NUMBA_ENABLE_CUDASIM=1 before Python starts, for Numba's simulator"
-        )
     return cuda.as_cuda_array(tensor)
 
 
@@ -763,7 +784,7 @@ def matmul_numpy(a, b):
 @rung()
 def matmul_numba_loops(a, b):
     """The course's three loops, all compiled: no Python left, one multiplication at a time."""
-    m, _, n = sizes(a, b)
+    m, n = len(a), b.shape[1]
     c = np.empty((m, n), np.float32)
     _loops(a.numpy(), b.numpy(), c)
     return torch.from_numpy(c)
@@ -787,7 +808,7 @@ ANY_ORDER = {"reassoc", "contract", "nsz"}
 @rung()
 def matmul_numba_vector(a, b):
     """b transposed once (31 KB), so that vector instructions read both operands along k."""
-    m, _, n = sizes(a, b)
+    m, n = len(a), b.shape[1]
     c = np.empty((m, n), np.float32)
     _dots(a.contiguous().numpy(), b.T.contiguous().numpy(), c)
     return torch.from_numpy(c)
@@ -811,7 +832,7 @@ def _dot32(x, y):
 @rung()
 def matmul_numba_parallel(a, b):
     """The rows of c shared out to all cores."""
-    m, _, n = sizes(a, b)
+    m, n = len(a), b.shape[1]
     c = np.empty((m, n), np.float32)
     _dots_parallel(a.contiguous().numpy(), b.T.contiguous().numpy(), c)
     return torch.from_numpy(c)
@@ -827,7 +848,7 @@ def _dots_parallel(a, bt, c):
 @rung()
 def matmul_numba_tile(a, b):
     """A register tile: 4 x 2 sums at a time, so that a row of a serves 2 columns, and of bt 4 rows."""
-    m, _, n = sizes(a, b)
+    m, n = len(a), b.shape[1]
     c = np.empty((m, n), np.float32)
     _tiles(a.contiguous().numpy(), b.T.contiguous().numpy(), c)
     return torch.from_numpy(c)
@@ -866,7 +887,7 @@ def matmul_numba_prefetch(a, b):
     that has one; so the tile's inner loop is written in LLVM's language, as large as the
     registers allow (5 x 5 vectors of 16 floats with AVX-512).
     """
-    m, _, n = sizes(a, b)
+    m, n = len(a), b.shape[1]
     c = np.empty((m, n), np.float32)
     _prefetched_tiles_parallel(
         a.contiguous().numpy(), padded_transpose(b.contiguous().numpy()), c
@@ -1113,7 +1134,7 @@ def matmul_numba_address(a, b):
     does transposing b, for which up to 15 rows use `multiply_rows` instead, and waking other
     threads, for which small products stay in this one.
     """
-    m, k, n = sizes(a, b)
+    (m, k), n = a.shape, b.shape[1]
     a, b = a.contiguous(), b.contiguous()
     if not m * k * n:
         return torch.zeros(m, n)

@@ -101,7 +101,7 @@ def project(tmp_path, monkeypatch):
 
     compare.git("init", "-q")
     (path / "conftest.py").write_text(CONFTEST)
-    (path / "pytest.ini").write_text("[pytest]\n")
+    (path / "pytest.ini").write_text("[pytest]\naddopts = -p no:hypothesispytest\n")
     (path / ".gitignore").write_text(".benchmarks\n__pycache__\n")
     commit({"steady": 0.004, "changes": 0.004, "goes": 0.001})
     commit({"steady": 0.004, "changes": 0.012, "comes": 0.001})

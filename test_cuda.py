@@ -15,21 +15,12 @@ from fastcore.test import test_eq as eq
 from conftest import HERE, ODD_SHAPES, has_gpu, random_product
 from kernels import RUNGS, TPB, blocks_per_grid, launch_kernel, matmul_cell
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]
 
 GPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cuda"]
 NO_SIMULATOR = "matmul_torch_cuda", "there is no GPU, and torch has no simulator of one"
 
 needs_gpu = pytest.mark.skipif(not has_gpu(), reason="there is no GPU to time")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def patient_simulator():
-    """The simulator's scheduler polls its threads; let these run more often in between."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
 
 
 def synchronized():

@@ -116,24 +116,36 @@ def test_either_path_of_the_last_rung(rows):
     product.check(RUNGS["matmul_numba_address"].fn(product.a, product.b))
 
 
-@pytest.mark.parametrize(
-    "a, b, error",
-    [
-        ((2, 3), (4, 5), ValueError),
-        ((2, 3), (3,), ValueError),
-        ((3,), (3, 2), ValueError),
-        ((1, 2, 3), (3, 2), ValueError),
-        ((2, 1), (3, 2), ValueError),
-    ],
-)
-@pytest.mark.parametrize(
-    "rung", [rung.name for rung in CPU_RUNGS if "numba" in rung.name]
-)
-def test_shapes_that_do_not_match(rung, a, b, error):
-    with pytest.raises(error, match=r"a product takes shapes \(M, K\) and \(K, N\)"):
-        RUNGS[rung].fn(torch.ones(a), torch.ones(b))
-    with pytest.raises(TypeError, match="float32 operands, not torch.float64"):
-        RUNGS[rung].fn(torch.ones(2, 3, dtype=torch.float64), torch.ones(3, 2))
+ONES = torch.ones(2, 3), torch.ones(3, 4)
+ON_PAPER = torch.ones(2, 3, dtype=torch.cfloat).conj().imag
+WRONG_OPERANDS = {
+    "inner sizes": (ONES[0], torch.ones(4, 3), ValueError, r"takes shapes .*\(4, 3\)"),
+    "1 column": (torch.ones(2, 1), ONES[1], ValueError, r"takes shapes .*\(2, 1\)"),
+    "1-D a": (torch.ones(3), ONES[1], ValueError, r"takes shapes .*\(3,\)"),
+    "1-D b": (ONES[0], torch.ones(3), ValueError, r"takes shapes .*\(3,\)"),
+    "3-D": (torch.ones(1, 2, 3), ONES[1], ValueError, r"takes shapes .*\(1, 2, 3\)"),
+    "0-D": (ONES[0], torch.tensor(1.0), ValueError, r"takes shapes .*\(\)"),
+    "float64": (ONES[0].double(), ONES[1], TypeError, "a is torch.float64"),
+    "both float64": (ONES[0].double(), ONES[1].double(), TypeError, "a is torch.float64"),
+    "bfloat16": (ONES[0], ONES[1].bfloat16(), TypeError, "b is torch.bfloat16"),
+    "integers": (ONES[0], ONES[1].long(), TypeError, "b is torch.int64"),
+    "complex": (ONES[0].cfloat(), ONES[1], TypeError, "a is torch.complex64"),
+    "sparse": (ONES[0], ONES[1].to_sparse(), TypeError, "torch.sparse_coo, not float32"),
+    "numpy": (ONES[0].numpy(), ONES[1], TypeError, "a is a ndarray, not a torch.Tensor"),
+    "list": (ONES[0], [[1.0]] * 3, TypeError, "b is a list, not a torch.Tensor"),
+    "None": (None, ONES[1], TypeError, "a is a NoneType, not a torch.Tensor"),
+    "gradients": (ONES[0].clone().requires_grad_(), ONES[1], ValueError, "a requires grad"),
+    "negated on paper": (ON_PAPER, ONES[1], ValueError, "lazily negated view"),
+    "elsewhere": (ONES[0], ONES[1].to("meta"), ValueError, "b is on meta, not on c"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_OPERANDS)
+@pytest.mark.parametrize("rung", RUNGS)
+def test_wrong_operands(rung, case):
+    a, b, error, message = WRONG_OPERANDS[case]
+    with pytest.raises(error, match=message):
+        getattr(kernels, rung)(a, b)
 
 
 @pytest.mark.parametrize(
