@@ -45,11 +45,17 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if not __debug__:
+        raise pytest.UsageError("python -O drops assert, and with it every proof")
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        raise pytest.UsageError("NUMBA_DISABLE_JIT is set: no rung could be compiled")
     import torch
     from hypothesis import settings
 
     # The same examples in each run; --hypothesis-profile=soak looks for new ones.
-    settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
+    settings.register_profile(
+        "fixed", derandomize=True, deadline=None, database=None, max_examples=50
+    )
     settings.register_profile("soak", deadline=None, max_examples=3000, print_blob=True)
     settings.load_profile("fixed")
     if not torch.cuda.is_available():
@@ -114,6 +120,17 @@ def pytest_report_header(config):
 
 
 # ---- What a run says ---------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session):
+    try:
+        return (yield)
+    except OSError as error:  # pytest-benchmark could not write; show what it measured
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        summarize(reporter, session.config)
+        reporter.write_line(f"ERROR: this run could not be saved: {error}", red=True)
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -5,6 +5,8 @@ import gzip
 import os
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +17,8 @@ import pytest
 import torch
 from fastcore.test import test_close as close
 from fastcore.test import test_eq as eq
+from hypothesis import given
+from hypothesis import strategies as st
 
 import kernels
 from conftest import HERE, SAMPLE
@@ -221,6 +225,133 @@ def test_refuses_a_bomb(tmp_path, monkeypatch, unpacked, reason):
     path.write_bytes(gzip.compress(unpacked))
     with pytest.raises(ValueError, match=reason):
         load_mnist(path)
+
+
+AUDITED = []
+RUNS_SOMETHING = (
+    "exec",
+    "compile",
+    "import",
+    "os.",
+    "subprocess.",
+    "socket.",
+    "ctypes.",
+)
+sys.addaudithook(
+    lambda event, args: (
+        AUDITED and event.startswith(RUNS_SOMETHING) and AUDITED.append(event)
+    )
+)
+
+
+def loads_or_is_refused(path, content):
+    """Whether the file holds MNIST; if not, there is one clear error. Nothing else happens."""
+    path.write_bytes(content)
+    AUDITED.append("loading")
+    try:
+        mnist = load_mnist(path)
+    except ValueError as error:
+        assert str(error).startswith(
+            f"{path}: damaged, or not MNIST as the course has it ("
+        )
+        return False
+    finally:
+        audited, AUDITED[:] = AUDITED[:], []
+        eq(audited, ["loading"])
+    for x, y in mnist:
+        eq((x.dtype, y.dtype, x.shape), (np.float32, np.int64, (len(y), 784)))
+        assert 0 <= x.min() and x.max() < 1 and 0 <= y.min() and y.max() <= 9
+    return True
+
+
+def flipped(content, bit):
+    content = bytearray(content)
+    content[bit // 8] ^= 1 << bit % 8
+    return bytes(content)
+
+
+@pytest.fixture(scope="module")
+def unpacked():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 784)).astype("f4") / 256
+    return pickle.dumps(some_mnist(x_train=images), 2)
+
+
+def test_cut_off_anywhere(tmp_path):
+    content = SAMPLE.read_bytes()
+    for size in range(0, len(content), 1000):
+        assert not loads_or_is_refused(tmp_path / "cut", content[:size])
+
+
+def test_a_bit_flipped_in_every_hundredth_byte(tmp_path, unpacked):
+    """Of the packed file, of which none may load, and of the pickle, where a pixel may change."""
+    packed = gzip.compress(unpacked, mtime=1)
+    harmless = {*range(32, 80), 3 * 8 + 1}  # the time, the system, and a flag for text
+    for bit in range(0, 8 * len(packed), 797):
+        loaded = loads_or_is_refused(tmp_path / "packed", flipped(packed, bit))
+        assert not loaded or bit in harmless
+    for bit in [*range(0, 8 * 300, 3), *range(0, 8 * len(unpacked), 797)]:
+        loads_or_is_refused(
+            tmp_path / "pickle", gzip.compress(flipped(unpacked, bit), 1)
+        )
+
+
+SPLICES = st.sampled_from(
+    [b"", b"c", b"cos\nsystem\n", b"cbuiltins\neval\n", b"R", b"b", b"(", b"t", b"\x85", b"."]
+    + [b"q\0", b"h\0", b"r\xff\xff\xff\x7f", b"X\xff\xff\xff\x7f", b"\x8a\xff", b"I9" * 50]
+) | st.binary(max_size=8)  # fmt: skip
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 40), SPLICES), max_size=4)
+)
+def test_spliced(tmp_path_factory, unpacked, splices):
+    """Cut pieces out of a pickle, and put opcodes in their places."""
+    content = unpacked
+    for start, length, piece in splices:
+        start %= len(content) if length % 2 else 600  # the opcodes are at the beginning
+        content = content[:start] + piece + content[start + length :]
+    folder = tmp_path_factory.getbasetemp()
+    loads_or_is_refused(folder / "spliced", gzip.compress(content, 1))
+
+
+ASKS_FOR_TOO_MUCH = {
+    "a terabyte": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"a.",
+    "2 GB": b"X\xff\xff\xff\x7fa.",
+    "a memo of 2**31": b"\x80\x02Nr\xff\xff\xff\x7f.",
+    "a long number": b"I" + b"9" * 10**6 + b"\n.",
+    "nested": b"(" * 10**6 + b"t" * 10**6 + b".",
+}
+LOAD_ALL = """
+import resource, sys, kernels
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 300 * 2**20,) * 2)
+for path in sys.argv[1:]:
+    try:
+        kernels.load_mnist(path)
+    except ValueError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/statm"),
+    reason="there is no /proc to limit memory by",
+)
+def test_asks_for_too_much(tmp_path):
+    """Refused in a process that may not take another 300 MB."""
+    paths = [tmp_path / name for name in ASKS_FOR_TOO_MUCH]
+    for path in paths:
+        path.write_bytes(gzip.compress(ASKS_FOR_TOO_MUCH[path.name]))
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_ALL, *paths],
+        cwd=HERE, capture_output=True, text=True,
+    )  # fmt: skip
+    eq((done.returncode, done.stderr), (0, ""))
+    lines = done.stdout.splitlines()
+    eq(len(lines), len(paths))
+    for line, path in zip(lines, paths, strict=True):
+        assert line.startswith(f"{path}: damaged")
 
 
 def test_refuses_a_folder_and_a_missing_file(tmp_path):

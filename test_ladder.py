@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -165,7 +166,7 @@ def test_command(saved, tmp_path):
     eq((done.stderr, done.returncode), ("", 0))
     assert "matmul_last   5.00 ms?     6.00" in done.stdout
     assert "A processor, 2 cores; Linux" in done.stdout
-    text = readme.read_text()
+    text = readme.read_text(encoding="utf-8")
     assert text.startswith(f"Before\n{ladder.BEGIN}\nPer multiply-add: ")
     assert text.endswith("2026-01-02\n<!-- ladder: end -->\nAfter\n")
     assert "| matmul_torch | 8.00 µs | 50,000 | 50,000 | 9.80 | 14.8% |" in text
@@ -379,3 +380,25 @@ def test_failed_rung_is_not_timed(suite, pytester, monkeypatch):
     result = suite()
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["matmul_numpy *not timed: it failed"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_run_that_cannot_be_saved(suite):
+    result = suite("--benchmark-json=/dev/full")
+    eq(result.ret, pytest.ExitCode.INTERNAL_ERROR)
+    result.stdout.fnmatch_lines(
+        ["Per multiply-add: matmul_*", "ERROR: this run could not be saved: *No space*"]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+
+
+@pytest.mark.parametrize("flags, env, message", [
+    (["-O"], {}, "python -O drops assert, and with it every proof"),
+    ([], {"NUMBA_DISABLE_JIT": "1"}, "NUMBA_DISABLE_JIT is set: no rung could be compiled"),
+], ids=["-O", "NUMBA_DISABLE_JIT"])  # fmt: skip
+def test_says_why_it_cannot_run(flags, env, message):
+    done = subprocess.run(
+        [sys.executable, *flags, "-m", "pytest", "test_rng.py", "-p", "no:cacheprovider"],
+        cwd=HERE, env=os.environ | env, capture_output=True, text=True,
+    )  # fmt: skip
+    eq((done.returncode, done.stderr.strip()), (4, f"ERROR: {message}"))
