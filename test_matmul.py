@@ -9,6 +9,7 @@ import torch
 from fastcore.test import test_close as close
 from fastcore.test import test_eq as eq
 from numba import njit
+from numba.core.registry import CPUDispatcher
 
 import kernels
 from conftest import ODD_SHAPES, random_product
@@ -107,6 +108,17 @@ def test_nan_and_inf_come_through(rung, value):
         eq(c.isposinf().tolist(), expected.isposinf().tolist())
         eq(c.isneginf().tolist(), expected.isneginf().tolist())
         close(c[:5, 2:], product.exact[:5, 2:].float(), eps=1e-4)
+
+
+COMPILED = {k: v for k, v in vars(kernels).items() if isinstance(v, CPUDispatcher)}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiler_may_not_assume_that_there_is_no_nan(name):
+    """It might still come through, by luck; what the compiler may do does not depend on luck."""
+    flags = COMPILED[name].targetoptions.get("fastmath", set())
+    assert isinstance(flags, set) and flags <= kernels.ANY_ORDER
+    eq(kernels.ANY_ORDER & {"fast", "nnan", "ninf"}, set())
 
 
 @pytest.mark.parametrize("rows", [15, 16, 17, 127, 128, 300])
