@@ -711,7 +711,8 @@ def blocks_per_grid(shape):
 def device_array(tensor):
     """Return ``tensor`` as what a numba.cuda kernel takes, without a copy.
 
-    That is a view of a tensor on the GPU, or of one in memory for Numba's simulator.
+    That is a view of a tensor on the GPU, or of one in memory for Numba's simulator. Kernels
+    run on the default stream, as torch's do unless it is told otherwise, so order holds.
     """
     if numba.config.ENABLE_CUDASIM:
         return tensor.contiguous().numpy()
