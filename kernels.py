@@ -903,8 +903,15 @@ TILES_AHEAD = 4
 def multiply_tile(typingctx, a, i, bt, j, c):
     """c[i : i + TILE_ROWS, j : j + TILE_COLUMNS] = a @ bt.T, over K // LANES * LANES of K columns.
 
-    Prefetches a[i + TILES_AHEAD * TILE_ROWS :] into the second-level cache. All three are
-    contiguous; bt has the rows that the tile needs, even where c has no such column.
+    In Python, with all r and q at once::
+
+        for k in range(0, K // LANES * LANES, LANES):
+            prefetch(a[i + r + TILES_AHEAD * TILE_ROWS, k])
+            sums[r, q] += a[i + r, k : k + LANES] * bt[j + q, k : k + LANES]
+        c[i + r, j + q] = sums[r, q].sum()
+
+    The prefetch goes to the second-level cache. All three arrays are contiguous; bt has the
+    rows that the tile needs, even where c has no such column.
     """
 
     def codegen(context, builder, signature, args):
@@ -1070,9 +1077,15 @@ def matrix_at(typingctx, address, shape):
 def multiply_rows(typingctx, a, i, b, j, c, stop):
     """c[i : i + TILE_ROWS, j : j + LANES] = a[:, :stop] @ b[:stop], as far as c goes.
 
-    Each a[i, k] is multiplied by LANES neighbours in b at once, so b has to go on for
+    In Python, with all r at once::
+
+        for k in range(stop):
+            sums[r] += a[i + r, k] * b[k, j : j + LANES]
+        c[i + r, j : j + LANES] = sums[r]
+
+    The columns are neighbours in b, which need not be transposed, but has to go on for
     LANES floats from b[stop - 1, j]. Past the last row of a, that one stands in. All three
-    are contiguous.
+    arrays are contiguous.
     """
 
     def codegen(context, builder, signature, args):
