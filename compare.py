@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -81,10 +82,14 @@ class Verdict:
 
 def git(*args, env=None):
     done = subprocess.run(
-        ["git", *args], capture_output=True, text=True, env=env and os.environ | env
+        ["git", *args],
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",  # names of files may be in any encoding
+        env=env and os.environ | env,
     )
     if done.returncode:
-        raise CannotCompare(f"git {args[0]}: {done.stderr.strip()}")
+        raise CannotCompare(f"git: {printable(done.stderr.strip())}")
     return done.stdout.strip()
 
 
@@ -101,13 +106,18 @@ def commit_of(revision):
 def commit_of_working_tree(scratch):
     """Return the id of a new commit, on no branch, of the working tree as it is.
 
-    It is made from an index of its own: the user's index, files and branches stay as they are.
+    It is made from an index and among objects of its own: the user's index, files, branches
+    and objects stay as they are.
     """
     if git("diff", "--cached", "--name-only"):
         raise CannotCompare(
             "the index holds changes that are not committed, so it isn't clear what the "
             "working tree is to be: commit them, or take them out with git restore --staged"
         )
+    objects = Path(git("rev-parse", "--git-path", "objects")).resolve()
+    (scratch / "objects").mkdir()
+    os.environ["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str(objects)
+    os.environ["GIT_OBJECT_DIRECTORY"] = str(scratch / "objects")
     env = {"GIT_INDEX_FILE": str(scratch / "index")}
     top = git("rev-parse", "--show-toplevel")
     git("read-tree", "HEAD", env=env)
@@ -126,42 +136,43 @@ def commit_of_working_tree(scratch):
 def checked_out(base, new):
     """Yield the two sides, each in a git worktree that is gone afterwards, whatever happens."""
     prefix = git("rev-parse", "--show-prefix")
-    with tempfile.TemporaryDirectory(
-        prefix="compare-", ignore_cleanup_errors=True
-    ) as scratch:
-        scratch = Path(scratch).resolve()
-        commits = {"base": commit_of(base)}
-        commits["new"] = commit_of(new) if new else commit_of_working_tree(scratch)
-        names = {"base": base, "new": new or "working tree"}
-        try:
-            for side, commit in commits.items():
-                git(
-                    "worktree",
-                    "add",
-                    "--quiet",
-                    "--detach",
-                    str(scratch / side),
-                    commit,
-                )
-            yield [
-                Side(f"{side} ({names[side]})", commit, scratch / side / prefix)
-                for side, commit in commits.items()
-            ]
-        finally:
-            with uninterrupted():
-                for side in commits:
-                    shutil.rmtree(scratch / side, ignore_errors=True)
-                git("worktree", "prune")
-
-
-@contextmanager
-def uninterrupted():
-    """Let a second Ctrl-C wait until what has to be tidied up is tidied up."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    scratch = Path(tempfile.mkdtemp(prefix="compare-")).resolve()
     try:
-        yield
+        commits = {"base": commit_of(base)}
+        tree = new is None
+        commits["new"] = commit_of_working_tree(scratch) if tree else commit_of(new)
+        names = {"base": base, "new": "working tree" if tree else new}
+        for side, commit in commits.items():
+            git("worktree", "add", "--quiet", "--detach", str(scratch / side), commit)
+        yield [
+            Side(f"{side} ({names[side]})", commit, scratch / side / prefix)
+            for side, commit in commits.items()
+        ]
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)  # what is tidied up is tidied up
+        for side in "base", "new":
+            if (scratch / side).exists():
+                # Not `git worktree prune`: it would drop the user's that are away just now.
+                subprocess.run(
+                    ["git", "worktree", "remove", "--force", "--force", scratch / side],
+                    capture_output=True,
+                )
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+STOPS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)
+]
+
+
+def stop(*_):
+    """Stop once: a second Ctrl-C must not keep the first from tidying up."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 # ---- Runs --------------------------------------------------------------------------
@@ -191,7 +202,13 @@ def run(side, args, only=()):
         "--color=no",
         "--benchmark-only",
     ]
-    command += ["-p", "no:randomly", "-p", "no:cacheprovider"]
+    command += [
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={side.folder}",
+    ]
     command += [f"--mnist={args.mnist}", f"--benchmark-json={saved}"]
     command += [f"--benchmark-max-time={args.max_time}"]
     command += [*only] if only else ["-k", args.k] if args.k else []
@@ -205,6 +222,8 @@ def run(side, args, only=()):
         if child.poll() is None:
             child.kill()
             child.wait()
+    if child.returncode < 0:
+        raise CannotCompare(f"signal {-child.returncode} ended the run of {side.name}")
     nothing_ran = child.returncode == 5  # pytest's status for no tests
     if child.returncode and not nothing_ran:
         raise CannotCompare(
@@ -215,7 +234,7 @@ def run(side, args, only=()):
     result = json.loads(saved.read_text(encoding="utf-8"))
     for bench in result["benchmarks"]:
         times = side.times.setdefault(bench["fullname"], [])
-        times.append(bench["stats"]["min"])
+        times.append(max(bench["stats"]["min"], 1e-12))  # a coarse clock may say 0
     return result
 
 
@@ -225,7 +244,8 @@ def keep(result, side, storage):
 
     folder = storage / get_machine_id()
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = [int(p.name[:4]) for p in storage.glob("*/[0-9][0-9][0-9][0-9]_*.json")]
+    saved = storage.glob("*/[0-9][0-9][0-9][0-9]*_*.json")
+    numbers = [int(path.name.partition("_")[0]) for path in saved]
     name = f"{max(numbers, default=0) + 1:04}_compare_{side.commit[:8]}.json"
     part = folder / f"{name}.part"
     try:
@@ -245,16 +265,14 @@ def verdicts(sides, threshold):
     }
 
 
-def undecided(sides, args):
-    """Return the names of the benchmarks that need more runs.
+def undecided(sides, args, runs):
+    """Return the names of the benchmarks that need more than the ``runs`` that each side had.
 
     Those are the unclear ones, until they have had the most runs that the user allows, and
     those that look faster or slower on less than `CONFIRMED` runs.
     """
-    base, _ = sides
     names = []
     for name, verdict in verdicts(sides, args.threshold).items():
-        runs = len(base.times[name])
         enough = {"same": 0, "unclear": args.max_runs}.get(verdict.word, CONFIRMED)
         if runs < min(enough, args.max_runs):
             names.append(name)
@@ -265,6 +283,7 @@ def compare(sides, args, tell):
     """Run both sides in turns until no benchmark is undecided, or all have had their runs."""
     base, new = sides
     storage = Path(".benchmarks").resolve()
+    storage.mkdir(exist_ok=True)
     turns = enumerate(cycle([base, new, new, base]), 1)
     planned, only = 2 * args.runs, ()
     while planned:
@@ -279,7 +298,7 @@ def compare(sides, args, tell):
                 keep(result, side, storage)
         if not base.times and not new.times:
             raise CannotCompare(f"no benchmark ran: -k {args.k!r} selects none")
-        only = undecided(sides, args)
+        only = undecided(sides, args, number // 2)
         planned = 4 if only else 0
     return verdicts(sides, args.threshold)
 
@@ -332,7 +351,10 @@ def main(argv=None):
         "--runs", type=positive, default=4, help="processes of each side"
     )
     parser.add_argument(
-        "--max-runs", type=positive, default=12, help="and for what is unclear"
+        "--max-runs",
+        type=positive,
+        default=12,
+        help="and for what is unclear, two at a time",
     )
     parser.add_argument(
         "--max-time",
@@ -361,18 +383,21 @@ def main(argv=None):
             flush=True,
         )
 
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
+    if args.mnist not in ("auto", "sample"):
+        args.mnist = str(Path(args.mnist).resolve())
+    for number in STOPS:
+        signal.signal(number, stop)
+    found = {}
     try:
         with checked_out(args.base, args.new) as sides:
             found = compare(sides, args, tell)
             tell("")
             for line in table(found, sides):
                 print(encodable(line, sys.stdout.encoding))
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CannotCompare, OSError) as error:
-        sys.stdout.flush()
         print(f"compare.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -401,4 +426,9 @@ def positive(text):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        status = main()
+    except Exception:
+        traceback.print_exc()
+        status = 2  # and not 1, which says that something is slower
+    sys.exit(status)

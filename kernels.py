@@ -38,6 +38,7 @@ from llvmlite.binding import get_host_cpu_features
 from numba import cuda, float32, njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from torch.autograd import forward_ad
 
 # ---- Get data ----------------------------------------------------------------------
 
@@ -410,7 +411,8 @@ def forked(draw, timeout=10.0):
 
     A fork copies the state of every generator, so parent and child go on with the same
     numbers unless the child seeds anew. The number comes back through a pipe. A child
-    that isn't done after ``timeout`` seconds is killed.
+    that isn't done after ``timeout`` seconds is killed; so is, by OpenMP, one that calls a
+    parallel rung after its parent has.
 
     Raises TimeoutError then, and RuntimeError if ``draw`` fails in the child.
     """
@@ -499,40 +501,59 @@ def rung(shapes=(SMALL, FULL), device="cpu"):
 def check_operands(a, b, device):
     """Refuse what is not a product of two float32 tensors (M, K) and (K, N) on ``device``.
 
-    Takes about a microsecond, so it is done once before a rung is timed, not in each call.
+    Takes two microseconds, so it is done once before a rung is timed, not in each call.
     Raises TypeError for anything but dense float32 tensors, ValueError for shapes that
     don't match, for tensors elsewhere than on the rung's device, and for those that record
-    gradients or are negated only on paper (``is_neg()``).
+    gradients, are negated only on paper (``is_neg()``) or have less memory than elements.
     """
     if numba.config.ENABLE_CUDASIM:
         device = "cpu"
     for name, x in ("a", a), ("b", b):
-        if not isinstance(x, torch.Tensor):
-            raise TypeError(f"{name} is a {type(x).__name__}, not a torch.Tensor")
-        if x.dtype != torch.float32 or x.layout != torch.strided:
+        if type(x) not in PLAIN_TENSORS or x.is_nested:
+            raise TypeError(f"{name} is a {type(x).__name__}, not a plain torch.Tensor")
+        if x.dtype is not torch.float32 or x.layout is not torch.strided:
             raise TypeError(f"{name} is {x.dtype}, {x.layout}, not float32 and strided")
-        if x.device.type != device:
+        if not (x.is_cpu if device == "cpu" else x.is_cuda):
             raise ValueError(
                 f"{name} is on {x.device}, not on {device}; without a GPU, Numba's simulator "
                 "takes its place if NUMBA_ENABLE_CUDASIM=1 is set before Python starts"
             )
-        if x.requires_grad or x.is_neg():
+        if (
+            x.requires_grad
+            or x.is_neg()
+            or forward_ad.unpack_dual(x).tangent is not None
+        ):
             raise ValueError(
-                f"{name} requires grad or is a lazily negated view: give "
+                f"{name} records gradients or is a lazily negated view: give "
                 f"{name}.detach().resolve_neg()"
             )
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0] or a.device != b.device:
+        no_memory = x.numel() and not x.data_ptr()
+        if no_memory or x.untyped_storage().nbytes() < 4 * _floats_needed(x):
+            raise ValueError(f"{name} has less memory than its {x.numel()} elements")
+    left, right = a.shape, b.shape
+    if len(left) != 2 or len(right) != 2 or left[1] != right[0] or a.device != b.device:
         raise ValueError(
-            f"a product takes shapes (M, K) and (K, N) on one device, not {tuple(a.shape)} "
-            f"on {a.device} and {tuple(b.shape)} on {b.device}"
+            f"a product takes shapes (M, K) and (K, N) on one device, not {tuple(left)} "
+            f"on {a.device} and {tuple(right)} on {b.device}"
         )
+
+
+PLAIN_TENSORS = torch.Tensor, torch.nn.Parameter
+
+
+def _floats_needed(x):
+    """Return how many floats of memory a tensor reaches over, from its storage's first on."""
+    if x.is_contiguous():
+        return (x.numel() and x.storage_offset()) + x.numel()
+    steps = zip(x.shape, x.stride(), strict=True)
+    return x.storage_offset() + 1 + sum((size - 1) * step for size, step in steps)
 
 
 @rung(shapes=[SMALL])
 def matmul_loops(a, b):
     """Three Python loops: M*N*K steps, each of which makes four small tensors."""
     (ar, ac), bc = a.shape, b.shape[1]
-    c = torch.zeros(ar, bc)
+    c = a.new_zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
             for k in range(ac):
@@ -570,7 +591,7 @@ def frobenius(m):
 def matmul_elementwise(a, b):
     """The inner loop as elementwise operations of torch: a product of K floats, then its sum."""
     ar, bc = len(a), b.shape[1]
-    c = torch.zeros(ar, bc)
+    c = a.new_zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
             c[i, j] = (a[i, :] * b[:, j]).sum()
@@ -581,7 +602,7 @@ def matmul_elementwise(a, b):
 def matmul_torch_dot(a, b):
     """torch.dot for the inner loop: product and sum in one call, without K floats in between."""
     ar, bc = len(a), b.shape[1]
-    c = torch.zeros(ar, bc)
+    c = a.new_zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
             c[i, j] = torch.dot(a[i, :], b[:, j])
@@ -644,7 +665,7 @@ def outer_broadcast(c, d):
 def matmul_broadcast(a, b):
     """Each row of a, as a column, broadcast over b: M steps in Python, K*N floats in between."""
     ar, bc = len(a), b.shape[1]
-    c = torch.zeros(ar, bc)
+    c = a.new_zeros(ar, bc)
     for i in range(ar):
         c[i] = (a[i, :, None] * b).sum(dim=0)
     return c
@@ -687,7 +708,7 @@ def launch_kernel(kernel, grid_x, grid_y, *args, **kwargs):
 @rung(shapes=[SMALL])
 def matmul_launch_kernel(a, b):
     """The GPU's way of thinking, in Python loops: a kernel called for each cell of c."""
-    c = torch.zeros(a.shape[0], b.shape[1])
+    c = a.new_zeros(a.shape[0], b.shape[1])
     launch_kernel(matmul_cell, *c.shape, a, b, c)
     return c
 
@@ -722,7 +743,7 @@ def device_array(tensor):
 @rung(device="cuda")
 def matmul_cuda(a, b):
     """All cells at once: a GPU thread for each, in blocks of 16 x 16."""
-    c = torch.zeros(a.shape[0], b.shape[1], device=a.device)
+    c = a.new_zeros(a.shape[0], b.shape[1])
     if c.numel():
         a, b, out = map(device_array, (a, b, c))
         matmul_kernel[blocks_per_grid(c.shape), (TPB, TPB)](a, b, out)
@@ -1151,8 +1172,8 @@ def matmul_numba_address(a, b):
     (m, k), n = a.shape, b.shape[1]
     a, b = a.contiguous(), b.contiguous()
     if not m * k * n:
-        return torch.zeros(m, n)
-    c = torch.empty(m, n)
+        return a.new_zeros(m, n)
+    c = a.new_empty(m, n)
     multiply = _at_addresses if m * k * n < 1_000_000 else _at_addresses_parallel
     multiply(a.data_ptr(), b.data_ptr(), c.data_ptr(), m, k, n)
     return c
@@ -1237,7 +1258,7 @@ def launch_warps(kernel, a, b, rows=1, shared=0):
     as many as cover c.
     """
     a, b = a.contiguous(), b.contiguous()
-    c = torch.zeros(len(a), b.shape[1], device=a.device)
+    c = a.new_zeros(len(a), b.shape[1])
     if a.numel() and b.numel():
         blocks = math.ceil(len(a) / (WARPS * rows))
         if shared:

@@ -1,6 +1,10 @@
 """Matrix multiplication: each rung is proved against t1, tr and a float64 product, then timed."""
 
 import math
+import os
+import subprocess
+import sys
+import warnings
 
 import numba
 import numpy as np
@@ -12,7 +16,7 @@ from numba import njit
 from numba.core.registry import CPUDispatcher
 
 import kernels
-from conftest import ODD_SHAPES, random_product
+from conftest import HERE, ODD_SHAPES, random_product
 from kernels import FULL, LANES, RUNGS, SMALL, dot, frobenius
 
 CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
@@ -110,6 +114,65 @@ def test_nan_and_inf_come_through(rung, value):
         close(c[:5, 2:], product.exact[:5, 2:].float(), eps=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_forward_mode_gradients():
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(*[ONES[0]] * 2)
+        with pytest.raises(ValueError, match="a records gradients"):
+            kernels.matmul_numba_address(dual, ONES[1])
+
+
+@pytest.mark.parametrize("default", [torch.float16, torch.float64])
+@pytest.mark.parametrize("rung", [rung.name for rung in CPU_RUNGS])
+def test_another_default_dtype_or_device(rung, default, dense):
+    """The result's memory is the operands' kind, whatever torch makes by default."""
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        with torch.device("meta"):
+            c = RUNGS[rung].fn(dense.a, dense.b)
+    finally:
+        torch.set_default_dtype(before)
+    dense.check(c)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="mprotect is of POSIX")
+def test_reads_nothing_past_its_operands():
+    """In a process of its own, with operands in front of memory that may not be read."""
+    done = subprocess.run(
+        [sys.executable, "-c", GUARDED], cwd=HERE, capture_output=True, text=True
+    )
+    eq((done.returncode, done.stdout), (0, "read what it may\n"))
+
+
+GUARDED = """
+import ctypes, mmap
+import numpy as np, torch
+import kernels
+
+PAGE = mmap.PAGESIZE
+
+def guarded(rows, columns):
+    size = 4 * rows * columns
+    pages = -(-size // PAGE) + 1
+    memory = mmap.mmap(-1, pages * PAGE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    end = ctypes.c_void_p(address + (pages - 1) * PAGE)
+    assert ctypes.CDLL(None).mprotect(end, PAGE, 0) == 0
+    array = np.frombuffer(memory, "f4", rows * columns, (pages - 1) * PAGE - size)
+    array[:] = 1
+    return torch.from_numpy(array.reshape(rows, columns))
+
+for m in 1, 5, 6, 15, 16, 21:
+    for k in 1, 2, 15, 16, 17, 33, 784:
+        for n in 1, 2, 5, 9, 10, 15, 16, 17, 33, 100:
+            for multiply in kernels.matmul_numba_address, kernels.matmul_numba_prefetch:
+                c = multiply(guarded(m, k), guarded(k, n))
+                assert c.shape == (m, n) and (c == k).all()
+print("read what it may")
+"""
+
+
 COMPILED = {k: v for k, v in vars(kernels).items() if isinstance(v, CPUDispatcher)}
 
 
@@ -128,6 +191,21 @@ def test_either_path_of_the_last_rung(rows):
     product.check(RUNGS["matmul_numba_address"].fn(product.a, product.b))
 
 
+class Subclass(torch.Tensor):
+    pass
+
+
+def nested(x):
+    with warnings.catch_warnings(action="ignore"):  # it is a prototype
+        return torch.nested.nested_tensor([x[0]] * 2)
+
+
+def without_memory(x):
+    x = x.clone()
+    x.untyped_storage().resize_(4 * x.numel() - 1)
+    return x
+
+
 ONES = torch.ones(2, 3), torch.ones(3, 4)
 ON_PAPER = torch.ones(2, 3, dtype=torch.cfloat).conj().imag
 WRONG_OPERANDS = {
@@ -143,10 +221,14 @@ WRONG_OPERANDS = {
     "integers": (ONES[0], ONES[1].long(), TypeError, "b is torch.int64"),
     "complex": (ONES[0].cfloat(), ONES[1], TypeError, "a is torch.complex64"),
     "sparse": (ONES[0], ONES[1].to_sparse(), TypeError, "torch.sparse_coo, not float32"),
-    "numpy": (ONES[0].numpy(), ONES[1], TypeError, "a is a ndarray, not a torch.Tensor"),
-    "list": (ONES[0], [[1.0]] * 3, TypeError, "b is a list, not a torch.Tensor"),
-    "None": (None, ONES[1], TypeError, "a is a NoneType, not a torch.Tensor"),
-    "gradients": (ONES[0].clone().requires_grad_(), ONES[1], ValueError, "a requires grad"),
+    "numpy": (ONES[0].numpy(), ONES[1], TypeError, "a is a ndarray, not a plain torch.Tensor"),
+    "list": (ONES[0], [[1.0]] * 3, TypeError, "b is a list, not a plain torch.Tensor"),
+    "None": (None, ONES[1], TypeError, "a is a NoneType, not a plain torch.Tensor"),
+    "gradients": (ONES[0].clone().requires_grad_(), ONES[1], ValueError, "a records grad"),
+    "a subclass": (ONES[0].as_subclass(Subclass), ONES[1], TypeError, "a is a Subclass"),
+    "nested": (nested(ONES[0]), ONES[1], TypeError, "a is a Tensor, not a plain"),
+    "zeros on paper": (torch._efficientzerotensor((2, 3)), ONES[1], ValueError, "less memory"),
+    "no memory": (ONES[0], without_memory(ONES[1]), ValueError, "b has less memory than its 12"),
     "negated on paper": (ON_PAPER, ONES[1], ValueError, "lazily negated view"),
     "elsewhere": (ONES[0], ONES[1].to("meta"), ValueError, "b is on meta, not on c"),
 }  # fmt: skip
