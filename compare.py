@@ -2,7 +2,8 @@
 
 ``python compare.py BASE [NEW] [-k EXPR]`` runs the benchmarks of both commits (NEW: the
 working tree, if left out) in several processes each, in the order A B B A, and says of
-each benchmark whether it became faster, slower, stayed the same, or is unclear.
+each benchmark whether it became faster, slower, stayed the same, or is unclear. A run is
+the better of two processes.
 
 The exit status is 1 if something is slower, 0 if nothing is, 2 if it could not be told.
 The runs are kept where ``pytest-benchmark compare`` finds them.
@@ -20,7 +21,6 @@ import time
 import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import cycle
 from pathlib import Path
 from statistics import median
 
@@ -37,7 +37,7 @@ class CannotCompare(Exception):
 class Side:
     """One of the two commits: where it is checked out, and what its runs have measured.
 
-    ``times`` maps a benchmark to one time for each run, the shortest of its rounds.
+    ``times`` maps a benchmark to one time for each process, the shortest of its rounds.
     """
 
     name: str
@@ -178,8 +178,8 @@ def stop(*_):
 # ---- Runs --------------------------------------------------------------------------
 
 
-def run(side, args, only=()):
-    """Run a side's benchmarks once in a process of its own; return what it saved, or None.
+def start(side, args, only=()):
+    """Run a side's benchmarks in a process of its own; return what it saved, or None.
 
     ``only`` are the full names of the benchmarks to run; without it, those of ``-k``.
     """
@@ -255,11 +255,19 @@ def keep(result, side, storage):
         part.unlink(missing_ok=True)
 
 
+def runs_of(times):
+    """Return a time for each run, which is the better of two processes, started A B B A.
+
+    So one process that was disturbed spoils nothing.
+    """
+    return [min(times[n : n + 2]) for n in range(0, len(times), 2)]
+
+
 def verdicts(sides, threshold):
     """Return ``{benchmark: Verdict}`` of what both sides have."""
     base, new = sides
     return {
-        name: Verdict.of(times, new.times[name], threshold)
+        name: Verdict.of(runs_of(times), runs_of(new.times[name]), threshold)
         for name, times in base.times.items()
         if name in new.times
     }
@@ -284,22 +292,22 @@ def compare(sides, args, tell):
     base, new = sides
     storage = Path(".benchmarks").resolve()
     storage.mkdir(exist_ok=True)
-    turns = enumerate(cycle([base, new, new, base]), 1)
-    planned, only = 2 * args.runs, ()
-    while planned:
-        started = time.monotonic()
-        for done in range(planned):
-            number, side = next(turns)
+    blocks, runs, only = args.runs, 0, ()
+    while blocks:
+        started, processes = time.monotonic(), 4 * blocks
+        for done in range(processes):
+            side = (base, new, new, base)[done % 4]
             what = f"{len(only)} not clear yet" if only else "all benchmarks"
             each = (time.monotonic() - started) / done if done else 0
-            left = f", about {each * (planned - done):.0f} s left" if done else ""
-            tell(f"run {number}: {side.name}, {what}{left}")
-            if result := run(side, args, only):
+            left = f", about {each * (processes - done):.0f} s left" if done else ""
+            tell(f"process {4 * runs + done + 1}: {side.name}, {what}{left}")
+            if result := start(side, args, only):
                 keep(result, side, storage)
+        runs += blocks
         if not base.times and not new.times:
             raise CannotCompare(f"no benchmark ran: -k {args.k!r} selects none")
-        only = undecided(sides, args, number // 2)
-        planned = 4 if only else 0
+        only = undecided(sides, args, runs)
+        blocks = 1 if only else 0
     return verdicts(sides, args.threshold)
 
 
@@ -348,13 +356,16 @@ def main(argv=None):
         "--threshold", type=percentage, default="5%", help="what is no difference yet"
     )
     parser.add_argument(
-        "--runs", type=positive, default=4, help="processes of each side"
+        "--runs",
+        type=positive,
+        default=2,
+        help="runs of each side, of two processes each",
     )
     parser.add_argument(
         "--max-runs",
         type=positive,
-        default=12,
-        help="and for what is unclear, two at a time",
+        default=8,
+        help="and for what is unclear",
     )
     parser.add_argument(
         "--max-time",

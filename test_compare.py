@@ -36,21 +36,24 @@ def test_verdict(base, new, word, factor, low, high):
     close([verdict.factor, verdict.low, verdict.high], [factor, low, high], eps=1e-9)
 
 
+def test_a_run_is_the_better_of_two_processes():
+    eq(compare.runs_of([3, 1, 2, 5, 4]), [1, 2, 4])
+    sides = [Side("", "", None, {"x": t}) for t in ([1, 3, 9, 1], [2, 2, 2, 2])]
+    eq(compare.verdicts(sides, 0.05)["x"].word, "slower")
+
+
 @pytest.mark.parametrize("base, new, runs, more", [
-    (1, 1, 4, False),  # same
-    (1, 2, 4, True),  # slower, on too few runs
-    (1, 2, 6, False),
-    (2, 1, 5, True),  # faster, on too few runs
-    ([1, 2], [2, 4], 11, True),  # unclear
-    ([1, 2], [2, 4], 12, False),
+    ([1], [1], 2, False),  # same
+    ([1], [2], 2, True),  # slower, on too few runs
+    ([1], [2], 6, False),
+    ([2], [1], 5, True),  # faster, on too few runs
+    ([1, 1, 2, 2], [2, 2, 4, 4], 7, True),  # unclear
+    ([1, 1, 2, 2], [2, 2, 4, 4], 8, False),
 ])  # fmt: skip
 def test_undecided(base, new, runs, more):
-    def times(value):
-        return (value * runs)[:runs] if isinstance(value, list) else [value] * runs
-
-    sides = [Side(n, n, None, {"x": times(t)}) for n, t in (("a", base), ("b", new))]
-    args = SimpleNamespace(threshold=0.05, max_runs=12)
-    eq(compare.undecided(sides, args), ["x"] if more else [])
+    sides = [Side("", "", None, {"x": times * runs}) for times in (base, new)]
+    args = SimpleNamespace(threshold=0.05, max_runs=8)
+    eq(compare.undecided(sides, args, runs), ["x"] if more else [])
 
 
 # ---- Two commits -------------------------------------------------------------------
@@ -63,6 +66,7 @@ def pytest_benchmark_generate_machine_info(config):
     return {"cpu": {}}  # asking for the CPU takes longer than all the rest
 """
 SUITE = """
+import os
 import time
 
 import pytest
@@ -71,7 +75,10 @@ TIMES = {times}
 
 @pytest.mark.parametrize("name", TIMES)
 def test_sleep(benchmark, name):
-    benchmark.pedantic(time.sleep, [TIMES[name]], rounds=3)
+    rounds = iter([0.1, 0, 0])  # one of them is disturbed
+    benchmark.pedantic(lambda: time.sleep(TIMES[name] + next(rounds)), rounds=3)
+    assert os.environ["NUMBA_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"] == "1"
+    assert os.environ["PYTHONHASHSEED"] == "0"
 
 def test_of_the_suite():
     assert {passes}
@@ -87,6 +94,7 @@ def project(tmp_path, monkeypatch):
     scratch.mkdir()
     monkeypatch.chdir(path)
     monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option")
     for who in "AUTHOR", "COMMITTER":
         monkeypatch.setenv(f"GIT_{who}_NAME", "A")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "a@b.c")
@@ -109,7 +117,8 @@ def project(tmp_path, monkeypatch):
 
 
 def command(*args):
-    return [sys.executable, HERE / "compare.py", "--runs=1", "--max-runs=1", *args]
+    few = "--runs=1", "--max-runs=1", "--threads=1"
+    return [sys.executable, HERE / "compare.py", *few, *args]
 
 
 def run(*args):
@@ -120,13 +129,14 @@ def state(project):
     """What must be as before: the files, the index, the branches, and nothing in git's lists."""
     files = {p: p.read_bytes() for p in project.path.iterdir() if p.is_file()}
     status = compare.git("status", "--porcelain", "--branch")
-    return files, status, compare.git("worktree", "list"), compare.git("for-each-ref")
+    lists = ["worktree", "list"], ["for-each-ref"], ["count-objects", "-v"]
+    return files, status, *(compare.git(*args) for args in lists)
 
 
 def test_slower(project):
     """Its runs, too, are where pytest-benchmark's own comparison finds them."""
     before = state(project)
-    done = run("HEAD~1", "HEAD", "--runs=2")
+    done = run("HEAD~1", "HEAD")
     eq((done.returncode, state(project)), (1, before))
     lines = done.stdout.splitlines()
     eq(lines[0].split(), "benchmark base new factor interval verdict".split())
@@ -142,7 +152,9 @@ def test_slower(project):
     )
     eq(lines[5], "1 same, 0 unclear, 0 faster, 1 slower")
     sides = [
-        line.split()[2] for line in done.stderr.splitlines() if line.startswith("run ")
+        line.split()[2]
+        for line in done.stderr.splitlines()
+        if line.startswith("process ")
     ]
     eq(sides, ["base", "new", "new", "base"])
     eq(list(project.scratch.iterdir()), [])
@@ -188,10 +200,22 @@ def test_in_a_subfolder_of_the_repository(project, monkeypatch):
     )
 
 
+def test_another_worktree_that_is_away_stays(project):
+    away, back = project.scratch.parent / "away", project.scratch.parent / "back"
+    compare.git("worktree", "add", "-q", "--detach", str(away))
+    away.rename(back)
+    run("HEAD", "nonsense")
+    run("HEAD", "HEAD", "-k", "nothing")
+    back.rename(away)
+    eq(compare.git("-C", str(away), "status", "--porcelain"), "")
+
+
 @pytest.mark.parametrize("args, spoil, message", [
     (["no-such"], None, "no-such: there is no such commit"),
     (["--output=x"], None, "unrecognized arguments|arguments are required"),
     (["HEAD", "gone"], None, "gone: there is no such commit"),
+    (["HEAD", ""], None, ": there is no such commit"),
+    (["HEAD"], "kill", r"signal 9 ended the run of new \(working tree\)"),
     (["HEAD"], "stage", "the index holds changes that are not committed"),
     (["HEAD"], "fail", r"the suite fails in new \(working tree\):(.|\n)*assert False"),
     (["HEAD"], "syntax", r"the suite fails in new(.|\n)*SyntaxError"),
@@ -210,6 +234,12 @@ def test_cannot_compare(project, args, spoil, message, monkeypatch):
         (project.path / "test_it.py").write_text(
             source.replace(body, f"{body}    assert False\n")
         )
+    elif spoil == "kill":
+        source = (project.path / "test_it.py").read_text()
+        source = source.replace(
+            "    rounds =", "    os.kill(os.getpid(), 9)\n    rounds ="
+        )
+        (project.path / "test_it.py").write_text(source)
     elif spoil == "syntax":
         (project.path / "test_it.py").write_text("def")
     elif spoil == "no git":
@@ -228,21 +258,22 @@ def test_cannot_compare(project, args, spoil, message, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-@pytest.mark.parametrize(
-    "sig", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"]
-)
+@pytest.mark.parametrize("sig", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_stopped(project, sig):
     before = state(project)
     child = subprocess.Popen(
-        command("HEAD~1", "HEAD", "--runs=2"),
+        command("HEAD~1", "HEAD"),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    while "run 2" not in child.stderr.readline():
+    while "process 2" not in child.stderr.readline():
         pass
     time.sleep(0.2)
-    child.send_signal(sig)
+    child.send_signal(getattr(signal, sig))
+    time.sleep(0.05)
+    if child.poll() is None:
+        child.send_signal(getattr(signal, sig))
     output, errors = child.communicate()
     eq((child.returncode, output), (2, ""))
     assert "stopped; the runs so far are kept" in errors and "Traceback" not in errors

@@ -16,6 +16,7 @@ BENCHMARKS = (
     "or numpy or vector)"
 )
 SLOWED = "test_rung[matmul_broadcast-5x784x10]"
+ONLY_SLOWED = "rung and 5x784x10 and broadcast"
 SLOWER = """
 
 def _slower(fn, factor):
@@ -38,9 +39,9 @@ RUNGS["matmul_broadcast"] = Rung(
 """
 
 
-def compared(folder, base, new):
+def compared(folder, base, new, benchmarks):
     """Return ``{benchmark: verdict}`` of one comparison."""
-    command = [sys.executable, "compare.py", base, new, "-k", BENCHMARKS]
+    command = [sys.executable, "compare.py", base, new, "-k", benchmarks]
     command += ["--max-time=0.1", "--mnist=sample"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode == 2:
@@ -62,24 +63,24 @@ def main(comparisons=20):
             kernels.read_text(encoding="utf-8") + SLOWER, encoding="utf-8"
         )
         git("commit", "--quiet", "--all", "-m", "One rung takes 1.3 times as long")
-        for base, new in ("HEAD~1", "HEAD~1"), ("HEAD~1", "HEAD"):
-            count = wrong = found = unclear = 0
-            for n in range(comparisons):
-                for name, words in compared(folder, base, new).items():
-                    slowed = name == SLOWED and new == "HEAD"
-                    word = words[-1]
-                    if slowed:
-                        found += word == "slower"
-                        print(n + 1, *words, flush=True)
-                        continue
-                    count += 1
-                    unclear += word == "unclear"
-                    if word in ("faster", "slower"):
-                        wrong += 1
-                        print(n + 1, "FALSE:", *words, flush=True)
-            print(f"{base} and {new}: {comparisons} comparisons, {count} verdicts on unchanged "
-                  f"benchmarks, {wrong} of them false, {unclear} unclear; slowed rung found "
-                  f"{found} times", flush=True)  # fmt: skip
+        wrong = unclear = verdicts = found = 0
+        for n in range(1, comparisons + 1):
+            for words in compared(folder, "HEAD~1", "HEAD~1", BENCHMARKS).values():
+                verdicts += 1
+                unclear += words[-1] == "unclear"
+                if words[-1] in ("faster", "slower"):
+                    wrong += 1
+                    print(n, "FALSE:", *words, flush=True)
+        print(
+            f"with itself: {comparisons} comparisons, {verdicts} verdicts, {wrong} false, "
+            f"{unclear} unclear",
+            flush=True,
+        )
+        for n in range(1, comparisons + 1):
+            words = compared(folder, "HEAD~1", "HEAD", ONLY_SLOWED)[SLOWED]
+            found += words[-1] == "slower"
+            print(n, *words, flush=True)
+        print(f"1.3 times slower: {comparisons} comparisons, found in {found}")
 
 
 if __name__ == "__main__":
