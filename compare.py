@@ -26,8 +26,6 @@ from statistics import median
 
 from ladder import encodable, printable, seconds
 
-CONFIRMED = 6  # runs of each side before anything is called faster or slower
-
 
 class CannotCompare(Exception):
     """Why the comparison can't be made, for the user."""
@@ -62,14 +60,16 @@ class Verdict:
     high: float
 
     @classmethod
-    def of(cls, base, new, threshold):
-        """Judge two lists of times in seconds; a ``threshold`` of 0.05 is 5%."""
+    def of(cls, base, new, threshold, confirmed):
+        """Judge two lists of times in seconds; a ``threshold`` of 0.05 is 5%.
+
+        On less than ``confirmed`` runs nothing is called faster or slower.
+        """
         factor = median(new) / median(base)
         low, high = min(new) / max(base), max(new) / min(base)
-        if low > 1 + threshold:
-            word = "slower"
-        elif high < 1 / (1 + threshold):
-            word = "faster"
+        beyond = low > 1 + threshold or high < 1 / (1 + threshold)
+        if beyond and len(base) >= confirmed:
+            word = "slower" if factor > 1 else "faster"
         elif 1 / (1 + threshold) <= factor <= 1 + threshold:
             word = "same"
         else:
@@ -263,11 +263,13 @@ def runs_of(times):
     return [min(times[n : n + 2]) for n in range(0, len(times), 2)]
 
 
-def verdicts(sides, threshold):
+def verdicts(sides, args):
     """Return ``{benchmark: Verdict}`` of what both sides have."""
     base, new = sides
     return {
-        name: Verdict.of(runs_of(times), runs_of(new.times[name]), threshold)
+        name: Verdict.of(
+            runs_of(times), runs_of(new.times[name]), args.threshold, args.confirmed
+        )
         for name, times in base.times.items()
         if name in new.times
     }
@@ -276,15 +278,12 @@ def verdicts(sides, threshold):
 def undecided(sides, args, runs):
     """Return the names of the benchmarks that need more than the ``runs`` that each side had.
 
-    Those are the unclear ones, until they have had the most runs that the user allows, and
-    those that look faster or slower on less than `CONFIRMED` runs.
+    Those are the unclear ones, until they have had the most runs that the user allows.
     """
-    names = []
-    for name, verdict in verdicts(sides, args.threshold).items():
-        enough = {"same": 0, "unclear": args.max_runs}.get(verdict.word, CONFIRMED)
-        if runs < min(enough, args.max_runs):
-            names.append(name)
-    return names
+    found = verdicts(sides, args)
+    return [
+        name for name in found if found[name].word == "unclear" and runs < args.max_runs
+    ]
 
 
 def compare(sides, args, tell):
@@ -308,7 +307,7 @@ def compare(sides, args, tell):
             raise CannotCompare(f"no benchmark ran: -k {args.k!r} selects none")
         only = undecided(sides, args, runs)
         blocks = 1 if only else 0
-    return verdicts(sides, args.threshold)
+    return verdicts(sides, args)
 
 
 # ---- What is said ------------------------------------------------------------------
@@ -366,6 +365,12 @@ def main(argv=None):
         type=positive,
         default=8,
         help="and for what is unclear",
+    )
+    parser.add_argument(
+        "--confirmed",
+        type=positive,
+        default=6,
+        help="runs of each side before anything is called faster or slower",
     )
     parser.add_argument(
         "--max-time",

@@ -26,7 +26,7 @@ SLOW = 0.25  # seconds; a call that takes longer is timed once
 COMPILED = 3  # seconds; a first call that takes longer does not owe it to a compiler
 
 pytest_plugins = ["pytester"]  # test_ladder.py and test_compare.py run pytest
-chosen_data = pytest.StashKey()
+chosen_data, load_before = pytest.StashKey(), pytest.StashKey()
 
 
 def pytest_addoption(parser):
@@ -49,6 +49,15 @@ def pytest_configure(config):
         raise pytest.UsageError("python -O drops assert, and with it every proof")
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         raise pytest.UsageError("NUMBA_DISABLE_JIT is set: no rung could be compiled")
+    if not config.pluginmanager.has_plugin("benchmark"):
+        raise pytest.UsageError(
+            "this suite needs pytest-benchmark, which is turned off"
+        )
+    if folder := config.getoption("figures"):
+        try:
+            (config.invocation_params.dir / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise pytest.UsageError(f"--figures: {error}") from None
     import torch
     from hypothesis import settings
 
@@ -87,8 +96,10 @@ def _choose_data(config):
     if option == "sample":
         return SAMPLE, "chosen by --mnist"
     if option != "auto":
-        path = Path(os.path.expanduser(option))
-        return config.invocation_params.dir / path, "chosen by --mnist"
+        path = config.invocation_params.dir / os.path.expanduser(option)
+        if not path.exists():
+            raise pytest.UsageError(f"--mnist={option}: there is no such file")
+        return path, "chosen by --mnist"
     if MNIST.exists():
         return MNIST, "found there"
     from kernels import download_mnist
@@ -106,17 +117,26 @@ def pytest_report_header(config):
     if config.option.collectonly:
         return []
     path, why = choose_data(config)
-    gpu = "none; Numba's simulator stands in for it"
+    gpu = "none; its rungs are tested in Numba's simulator, and not timed"
     if has_gpu():
         gpu = torch.cuda.get_device_name()
     threads = f"torch {torch.get_num_threads()}, numba {numba.get_num_threads()}"
+    config.stash[load_before] = load = getattr(os, "getloadavg", lambda: [0.0])()[0]
     lines = [f"mnist: {path} ({why})", f"gpu: {gpu}", f"threads: {threads}"]
-    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > 1:
+    if load > 1:
         lines.append(
             f"load: {load:.1f}; something else is running, and it can slow down rungs with "
             "several threads a thousand times"
         )
     return lines
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("benchmark_only"):
+        others = [item for item in items if "benchmark" not in item.fixturenames]
+        items[:] = [item for item in items if "benchmark" in item.fixturenames]
+        config.hook.pytest_deselected(items=others)
 
 
 # ---- What a run says ---------------------------------------------------------------
@@ -127,9 +147,11 @@ def pytest_sessionfinish(session):
     try:
         return (yield)
     except OSError as error:  # pytest-benchmark could not write; show what it measured
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-        summarize(reporter, session.config)
-        reporter.write_line(f"ERROR: this run could not be saved: {error}", red=True)
+        if reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
+            summarize(reporter, session.config)
+            reporter.write_line(
+                f"ERROR: this run could not be saved: {error}", red=True
+            )
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
 
@@ -151,6 +173,7 @@ def summarize(terminalreporter, config):
             if bench and not bench.has_error
         ],
         "skipped": untimed(terminalreporter),
+        "load": config.stash.get(load_before, 0.0),
     }
     ladder.add_limits(run["benchmarks"])
     write = terminalreporter.write_line
@@ -158,17 +181,19 @@ def summarize(terminalreporter, config):
         skip_reason(item) for item in terminalreporter.stats.get("skipped", [])
     )
     for reason, count in reasons.items():
-        if not reason.startswith("Skipping non-benchmark"):
-            write(f"{count} skipped: {reason}")
-    for line, style in ladder.report(run):
+        write(f"{count} skipped: {reason}")
+    for line, style in ladder.report(run, min(100, terminalreporter._tw.fullwidth)):
         line = ladder.encodable(line, getattr(sys.stdout, "encoding", None))
         write(line, **{style: True} if style else {})
     if folder := config.getoption("figures"):
         run["machine_info"] = session.get_machine_info()
         describe(config, run)
         folder = config.invocation_params.dir / folder
-        names = [path.name for _, path in ladder.figures(run, folder)]
-        write(f"Drawn in {folder}: {', '.join(names)}, and the same as SVG")
+        try:
+            names = [path.name for _, path in ladder.figures(run, folder)]
+            write(f"Drawn in {folder}: {', '.join(names)}, and the same as SVG")
+        except OSError as error:
+            write(f"ERROR: the run could not be drawn: {error}", red=True)
 
 
 def skip_reason(report):
@@ -179,6 +204,8 @@ def untimed(terminalreporter):
     """Return what the ladder says of the rungs that were to be timed, but were not."""
     from kernels import RUNGS
 
+    if terminalreporter is None:  # -p no:terminal
+        return []
     steps, found = list(RUNGS), []
     for outcome in "skipped", "failed", "error":
         for report in terminalreporter.stats.get(outcome, []):
@@ -205,6 +232,7 @@ def describe(config, run):
     path, why = choose_data(config)
     run["mnist"] = {"file": path.name, "why": why}
     libraries = "torch", "numba", "numpy", "fastcore", "pytest-benchmark"
+    run["load"] = config.stash.get(load_before, 0.0)
     run["libraries"] = {name: version(name) for name in libraries}
     run.setdefault("datetime", datetime.now(UTC).isoformat())
     if has_gpu():
@@ -224,12 +252,14 @@ def describe(config, run):
     }
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config, machine_info):
     # The clock rate of the moment would make every two runs differ in their machine.
     for key in "hz_actual", "hz_actual_friendly":
         machine_info["cpu"].pop(key, None)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config, benchmarks, output_json):
     describe(config, output_json)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
@@ -250,7 +280,11 @@ class Progress:
         self.config, self.item, self.done, self.total = config, None, 0, 0
 
     def pytest_collection_finish(self, session):
-        self.total = sum("benchmark" in item.fixturenames for item in session.items)
+        self.total = sum(
+            "benchmark" in item.fixturenames
+            and not any(all(mark.args) for mark in item.iter_markers("skipif"))
+            for item in session.items
+        )
 
     def pytest_runtest_logreport(self, report):
         if report.when == "call":

@@ -478,6 +478,9 @@ def rung(shapes=(SMALL, FULL), device="cpu"):
     it is too slow for the full one), ``device`` is "cpu" or "cuda".
     """
 
+    if callable(shapes):
+        raise TypeError(f"write @rung(), with parentheses, above {shapes.__name__}")
+
     def register(fn):
         if fn.__name__ in RUNGS:
             raise ValueError(f"there already is a rung {fn.__name__}")

@@ -9,6 +9,8 @@ import argparse
 import json
 import math
 import os
+import re
+import shutil
 import sys
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,6 +25,9 @@ NOISE = (
     1.1  # times the limit; what is faster than that was not noise, the limit was wrong
 )
 BAR = 24  # characters
+FAULTS = (  # of what is read from a file and isn't what it should be
+    ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
+)  # fmt: skip
 
 
 @dataclass
@@ -56,19 +61,18 @@ def load_run(path):
     try:
         run = json.loads(Path(path).read_text(encoding="utf-8"))
         shapes = ladders(run)
+        lines(run)
         list(report(run))
         machine(run)
-        lesson = run.get("lesson")
-        if lesson:
-            pixels(lesson), [float(x) for x in lesson["rand"] + lesson["histogram"]]
-        lines(run)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
+        if "lesson" in run:
+            check_lesson(run["lesson"])
+    except FAULTS as error:
+        reason = printable(f"{type(error).__name__}: {error}")[:120]
         raise ValueError(
-            f"{path}: not a run saved by pytest --benchmark-json "
-            f"({type(e).__name__}: {str(e)[:100]})"
+            f"{path}: not a run saved by pytest --benchmark-json ({reason})"
         ) from None
     if not shapes:
-        raise ValueError(f"{path}: no rung was timed in this run")
+        raise ValueError(f"{path}: there is no shape of which two rungs were timed")
     return run
 
 
@@ -109,23 +113,41 @@ def steps(run, group):
         name = group(info.get("shape")) if callable(group) else group
         if bench["group"] != name or "rung" not in info:
             continue
-        if not (0 < stats["median"] < math.inf and math.isfinite(stats["iqr"])):
-            raise ValueError(f"{info['rung']}: a median of {stats['median']} s")
-        doubt = "?" if stats["iqr"] > SPREAD * stats["median"] else ""
+        median, flops = positive(stats["median"]), positive(info["flops"])
+        share = positive(info["limit_share"]) if "limit_share" in info else math.nan
+        if not 0 <= stats["iqr"] < math.inf:
+            raise ValueError(f"a spread of {stats['iqr']} s")
+        doubt = "?" if stats["iqr"] > SPREAD * median else ""
         found.append(
             Step(
-                info["shape"],
-                printable(info["rung"]),
-                int(info["step"]),
-                info["device"],
-                info["flops"],
-                stats["median"],
-                info["flops"] / stats["median"] / 1e9,
-                info.get("limit_share", math.nan),
+                *place(info),
+                flops,
+                median,
+                flops / median / 1e9,
+                share,
                 "*" if stats["rounds"] == 1 else doubt,
             )
         )
     return sorted(found, key=lambda step: (step.flops, step.step))
+
+
+def place(info):
+    """Return (shape, rung, step, device) from a file, if they are what they should be."""
+    shape, rung, step, device = (
+        info[key] for key in ("shape", "rung", "step", "device")
+    )
+    if not re.fullmatch(r"\d{1,12}x\d{1,12}x\d{1,12}", shape, re.ASCII):
+        raise ValueError(f"a shape {shape}")
+    if device not in DEVICES or not (isinstance(step, int) and 0 <= step < 10_000):
+        raise ValueError(f"{rung}: device {device}, step {step}")
+    return shape, printable(rung), step, device
+
+
+def positive(number):
+    """Return a number from a file, if it may be a time, a rate or a share of one."""
+    if not 1e-30 < number < 1e30:
+        raise ValueError(f"{number} where a positive number belongs")
+    return number
 
 
 def ladders(run):
@@ -144,11 +166,8 @@ def ladders(run):
             step.times_before = before.median / step.median
         for skip in run.get("skipped", ()):
             if skip["shape"] == shape:
-                rung, reason = printable(skip["rung"]), printable(skip["reason"])
-                number, device = int(skip["step"]), skip["device"]
-                rows.append(
-                    Step(shape, rung, number, device, rows[0].flops, reason=reason)
-                )
+                reason = printable(skip["reason"])
+                rows.append(Step(*place(skip), rows[0].flops, reason=reason))
         rows.sort(key=lambda step: step.step)
     return shapes
 
@@ -214,9 +233,10 @@ def arithmetic(shapes):
     rungs = timed(shapes)
     first, fastest = rungs[0], min(rungs, key=per_operation)
     quotient = per_operation(first) / per_operation(fastest)
+    course = " (the course: 5 million)" if first.step == 0 else ""
     return (
         f"Per multiply-add: {first.rung} {seconds(per_operation(first))} / {fastest.rung} "
-        f"{seconds(per_operation(fastest))} = {digits(float(f'{quotient:.3g}'))} (the course: 5 million)"
+        f"{seconds(per_operation(fastest))} = {digits(float(f'{quotient:.3g}'))}{course}"
     )
 
 
@@ -234,10 +254,15 @@ def fastest(rungs):
     return f"fastest: {step.rung}, {seconds(step.median)}{known}"
 
 
-def notes(shapes):
-    """Yield what has to be said about the marks and the gaps in the tables."""
+def notes(run, shapes):
+    """Yield what has to be said about the machine, the marks and the gaps in the tables."""
     rungs = timed(shapes)
     marks = {step.doubt for step in rungs}
+    if (load := run.get("load", 0)) > 1:
+        yield (
+            f"The machine was busy when the run began (load {load:.1f}): don't trust the "
+            "times of rungs with several threads, nor the shares of the limit."
+        )
     if "?" in marks:
         yield f"? doubtful: half of the rounds spread over more than {SPREAD:.0%} of the median"
     if "*" in marks:
@@ -268,12 +293,13 @@ def machine(run):
 # ---- Tables ------------------------------------------------------------------------
 
 
-def report(run):
-    """Yield the lines of the run's tables as (text, style) of at most 100 columns.
+def report(run, columns=100):
+    """Yield the lines of the run's tables as (text, style); they fit into 100 ``columns``.
 
     ``style`` is empty, or one of "bold", "green" and "yellow": it stresses, and says nothing
     of its own. The bars show speed on a log scale, from the slowest rung to the machine's
-    limit, or to the fastest rung if the limit wasn't measured.
+    limit, or to the fastest rung if the limit wasn't measured. A narrow terminal gets
+    shorter bars.
     """
     shapes = ladders(run)
     for shape, rows in shapes.items():
@@ -285,22 +311,24 @@ def report(run):
         name, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
         name = max(name, *(len(step.rung) for step in rows))
         values = map(str.rjust, HEADER, widths)
+        room = max(0, min(BAR, columns - name - sum(widths) - 2 * len(widths) - 3))
+        scale = " speed, log scale"[: room + 1]
         yield "", ""
-        yield "  ".join((shape.ljust(name), *values, " speed, log scale")), "bold"
+        yield "  ".join((shape.ljust(name), *values, scale)).rstrip(), "bold"
         for step in rows:
             if step.reason:
                 yield f"{step.rung:{name}}  not timed: {step.reason}"[:100], ""
                 continue
             values = map(str.rjust, cells(step), widths)
             speed = math.log(slowest / step.median) / (math.log(slowest / best) or 1)
-            bar = "█" * min(BAR, round(BAR * speed))
+            bar = "█" * min(room, round(room * speed))
             line = "  ".join((step.rung.ljust(name), *values, f" {bar}"))
             yield line.rstrip(), "green" if step is first else ""
         yield fastest(rungs), "green"
     if shapes:
         yield "", ""
         yield arithmetic(shapes), "bold"
-        for note in notes(shapes):
+        for note in notes(run, shapes):
             yield note, "" if note[0] in "?*" else "yellow"
 
 
@@ -317,29 +345,47 @@ def encodable(text, encoding):
 def markdown(run, pictures=()):
     """Return the run's tables in Markdown, with the machine that made them and its pictures."""
     shapes = ladders(run)
-    text = [f"{arithmetic(shapes)}", ""]
+    text = [
+        f"- {shape}: {escaped(fastest(timed({shape: rows})))}"
+        for shape, rows in shapes.items()
+    ]
+    text += [f"- {escaped(arithmetic(shapes))}", ""]
     text += [f"![{alt}]({path})\n" for alt, path in pictures]
     for shape, rows in shapes.items():
         text += [f"| {' | '.join((shape, *HEADER))} |", "| --- " + "| ---: " * 5 + "|"]
         for step in rows:
             if step.reason:
-                text.append(f"| {step.rung} | {step.reason} |" + " |" * 4)
+                text.append(
+                    f"| {escaped(step.rung)} | {escaped(step.reason)} |" + " |" * 4
+                )
             else:
-                values = (value.strip().replace("*", "\\*") for value in cells(step))
-                text.append(f"| {' | '.join((step.rung, *values))} |")
-        text += ["", fastest(timed({shape: rows})), ""]
-    text += [f"{note.replace('*', chr(92) + '*', 1)}  " for note in notes(shapes)]
-    return "\n".join([*text, f"Measured on: {machine(run)}"])
+                values = (escaped(value.strip()) for value in (step.rung, *cells(step)))
+                text.append(f"| {' | '.join(values)} |")
+        text.append("")
+    text += [f"{escaped(note)}  " for note in notes(run, shapes)]
+    return "\n".join([*text, escaped(f"Measured on: {machine(run)}")])
+
+
+def escaped(text):
+    """Return a text for Markdown, with nothing in it that Markdown or HTML would act on."""
+    return re.sub(r"([\\`*|\[\]<>&])", r"\\\1", text)
 
 
 def put_between_markers(path, text):
     """Replace what stands between the ladder's markers in the file at ``path``."""
-    path = Path(path)
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"{path}: has no lines {BEGIN} and {END}")
-    write(path, f"{before}{begin}\n{text}\n{end}{after}".encode())
+    path = Path(path).resolve()
+    content = path.read_bytes().decode()
+    lines = content.splitlines()
+    if not (lines.count(BEGIN) == lines.count(END) == 1 and content.count(END) == 1):
+        raise ValueError(
+            f"{path}: needs one line {BEGIN} and, after it, one line {END}"
+        )
+    begin, end = lines.index(BEGIN), lines.index(END)
+    if begin > end:
+        raise ValueError(f"{path}: needs the line {BEGIN} before the line {END}")
+    newline = "\r\n" if "\r\n" in content else "\n"
+    lines[begin + 1 : end] = text.splitlines()
+    write(path, (newline.join(lines) + newline).encode())
 
 
 def write(path, content):
@@ -347,6 +393,8 @@ def write(path, content):
     part = path.with_name(f"{path.name}.part")
     try:
         part.write_bytes(content)
+        if path.exists():
+            shutil.copymode(path, part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -373,7 +421,8 @@ def figures(run, folder):
         "histogram": ("Ten thousand random numbers", draw_histogram),
     }
     # The same run makes the same file, byte for byte.
-    with matplotlib.rc_context({"svg.hashsalt": "ladder", "font.size": 10}):
+    style = {"svg.hashsalt": "ladder", "font.size": 10, "text.parse_math": False}
+    with matplotlib.rc_context(style):
         for name, (title, draw) in drawn.items():
             figure = draw(run, title)
             if figure is None:
@@ -429,7 +478,8 @@ def draw_ladder(run, title):
                 edgecolor="white",
             )
             label = f" {seconds(step.median)}{step.doubt}   {digits(step.times_first)}×"
-            axes.text(step.median, y, label, va="center", size=8.5)
+            weight = "bold" if step is fastest_of(rungs) else "normal"
+            axes.text(step.median, y, label, va="center", size=8.5, fontweight=weight)
             limits[step.device] = step.limit
         for device, limit in limits.items():
             name, colour, _, dash = DEVICES[device]
@@ -487,7 +537,7 @@ def draw_rows(run, title):
             limit.values(),
             color="black",
             linestyle="--",
-            label="limit of the machine",
+            label="limit, if all is read from memory",
         )
     axes.set(xscale="log", yscale="log", xlabel="rows × 784 × 10")
     axes.set_title(title, loc="left", size=10)
@@ -506,6 +556,15 @@ def tick(value, _):
 
 def caption(figure, run):
     figure.supxlabel(machine(run).replace("; ", "\n", 1), size=7, color=GREY)
+
+
+def check_lesson(lesson):
+    """Refuse what `draw_digit`, `draw_rand` and `draw_histogram` could not draw."""
+    pixels(lesson)
+    counts = lesson["histogram"]
+    if not (all(0 <= x < 1 for x in lesson["rand"]) and all(n >= 0 for n in counts)):
+        raise ValueError("random numbers outside of [0, 1), or counts below 0")
+    positive(sum(counts))
 
 
 def pixels(lesson):
@@ -581,7 +640,9 @@ def main(argv=None):
                 if path.stem in ("ladder", "rows")
             ]
             put_between_markers(args.readme, markdown(run, links))
-        for line, style in report(run):
+        for line, style in report(
+            run, min(100, shutil.get_terminal_size((100, 24))[0])
+        ):
             line = encodable(line, sys.stdout.encoding)
             if style and colour:
                 line = f"\x1b[{styles[style]}m{line}\x1b[0m"
@@ -589,7 +650,9 @@ def main(argv=None):
         print(encodable(f"\n{machine(run)}", sys.stdout.encoding), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        sys.exit(f"ladder.py: {error.filename}: {error.strerror}")
+    except ValueError as error:
         sys.exit(f"ladder.py: {error}")
 
 

@@ -31,28 +31,31 @@ from conftest import HERE
     ([1, 1, 1], [1, 2, 2], "unclear", 2, 1, 2),
 ])  # fmt: skip
 def test_verdict(base, new, word, factor, low, high):
-    verdict = Verdict.of(base, new, 0.05)
+    verdict = Verdict.of(base, new, 0.05, len(base))
     eq(verdict.word, word)
+    unconfirmed = Verdict.of(base, new, 0.05, len(base) + 1)
+    eq(unconfirmed.word, "same" if word == "same" else "unclear")
     close([verdict.factor, verdict.low, verdict.high], [factor, low, high], eps=1e-9)
 
 
 def test_a_run_is_the_better_of_two_processes():
     eq(compare.runs_of([3, 1, 2, 5, 4]), [1, 2, 4])
     sides = [Side("", "", None, {"x": t}) for t in ([1, 3, 9, 1], [2, 2, 2, 2])]
-    eq(compare.verdicts(sides, 0.05)["x"].word, "slower")
+    args = SimpleNamespace(threshold=0.05, confirmed=2)
+    eq(compare.verdicts(sides, args)["x"].word, "slower")
 
 
 @pytest.mark.parametrize("base, new, runs, more", [
     ([1], [1], 2, False),  # same
     ([1], [2], 2, True),  # slower, on too few runs
-    ([1], [2], 6, False),
+    ([1, 1], [2, 2], 6, False),
     ([2], [1], 5, True),  # faster, on too few runs
     ([1, 1, 2, 2], [2, 2, 4, 4], 7, True),  # unclear
     ([1, 1, 2, 2], [2, 2, 4, 4], 8, False),
 ])  # fmt: skip
 def test_undecided(base, new, runs, more):
     sides = [Side("", "", None, {"x": times * runs}) for times in (base, new)]
-    args = SimpleNamespace(threshold=0.05, max_runs=8)
+    args = SimpleNamespace(threshold=0.05, max_runs=8, confirmed=6)
     eq(compare.undecided(sides, args, runs), ["x"] if more else [])
 
 
@@ -117,7 +120,7 @@ def project(tmp_path, monkeypatch):
 
 
 def command(*args):
-    few = "--runs=1", "--max-runs=1", "--threads=1"
+    few = "--runs=1", "--max-runs=1", "--confirmed=1", "--threads=1"
     return [sys.executable, HERE / "compare.py", *few, *args]
 
 

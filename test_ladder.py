@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,8 +114,63 @@ def test_notes(run, change, note):
     run["benchmarks"][3]["stats"]["rounds"] = 5
     run["benchmarks"][0]["stats"]["iqr"] = 0
     change(run["benchmarks"])
-    notes = list(ladder.notes(ladder.ladders(run)))
+    notes = list(ladder.notes(run, ladder.ladders(run)))
     eq([note in line for line in notes], [True] if note else [])
+
+
+def bars(run):
+    table = [line for line, _ in ladder.report(run) if line.startswith("matmul_")]
+    return {tuple(line.split()[:1]) + (line.count("█"),) for line in table}
+
+
+def test_bars(run):
+    """From the slowest rung, wherever it stands, to the limit; never longer than that."""
+    benches = run["benchmarks"] = run["benchmarks"][:2]
+    eq(bars(run), {("matmul_torch", 0), ("matmul_last", 21)})
+    for bench in benches:
+        bench["extra_info"]["limit_share"] = 2 * 0.005 / bench["stats"]["median"]
+    eq(bars(run), {("matmul_torch", 0), ("matmul_last", 24)})
+    benches[0]["stats"]["median"] = 0.3
+    del benches[0]["extra_info"]["limit_share"], benches[1]["extra_info"]["limit_share"]
+    eq(bars(run), {("matmul_torch", 24), ("matmul_last", 0)})
+
+
+def test_busy_machine(run):
+    run["load"] = 2.34
+    (note,) = [n for n in ladder.notes(run, ladder.ladders(run)) if "busy" in n]
+    assert "busy when the run began (load 2.3)" in note
+
+
+def test_narrow_terminal(run):
+    tables = [line for line, _ in ladder.report(run, 72) if line.startswith("matmul_")]
+    assert 60 < max(map(len, tables)) <= 72
+    assert "█" not in "".join(line for line, _ in ladder.report(run, 40))
+
+
+def test_the_course_starts_with_the_loops(run):
+    del run["benchmarks"][3]
+    assert "course" not in ladder.arithmetic(ladder.ladders(run))
+
+
+def test_a_long_reason_is_cut(run):
+    run["skipped"][0]["reason"] = "because " * 30
+    assert max(len(line) for line, _ in ladder.report(run)) == 100
+
+
+@pytest.mark.parametrize("rounds, mark", [(1, "*"), (2, " ")])
+def test_mark_of_one_round(run, rounds, mark):
+    run["benchmarks"][2]["stats"]["rounds"] = rounds
+    step = ladder.ladders(run)[SMALL][-1]
+    eq(ladder.cells(step)[0], f"8.00 µs{mark}")
+
+
+def test_markdown(run):
+    text = ladder.markdown(run, [("A picture", "x.png")])
+    assert (
+        "| matmul_loops | 400 ms\\* | 1.00 |" in text and "![A picture](x.png)" in text
+    )
+    run["benchmarks"][0]["extra_info"]["rung"] = "<b>|`"
+    assert "| \\<b\\>\\|\\` | 5.00 ms? |" in ladder.markdown(run)
 
 
 def test_one_rung_is_no_ladder(run):
@@ -167,15 +223,55 @@ def test_command(saved, tmp_path):
     assert "matmul_last   5.00 ms?     6.00" in done.stdout
     assert "A processor, 2 cores; Linux" in done.stdout
     text = readme.read_text(encoding="utf-8")
-    assert text.startswith(f"Before\n{ladder.BEGIN}\nPer multiply-add: ")
+    assert text.startswith(
+        f"Before\n{ladder.BEGIN}\n- {SMALL}: fastest: matmul_torch, 8.00 µs"
+    )
     assert text.endswith("2026-01-02\n<!-- ladder: end -->\nAfter\n")
     assert "| matmul_torch | 8.00 µs | 50,000 | 50,000 | 9.80 | 14.8% |" in text
     assert "old" not in text and "(run/ladder.png)" in text and "(run/rows.png)" in text
+    assert "digit.png" not in text
     names = {"ladder", "rows", "digit", "rand", "histogram"}
     eq(
         {path.name for path in (tmp_path / "run").iterdir()},
         {f"{name}.{kind}" for name in names for kind in ("png", "svg")},
     )
+
+
+def test_readme_keeps_its_mode_its_newlines_and_its_link(saved, tmp_path):
+    readme, link = tmp_path / "README.md", tmp_path / "link.md"
+    readme.write_bytes(f"a\r\n{ladder.BEGIN}\r\n{ladder.END}\r\nb\r\n".encode())
+    readme.chmod(0o600)
+    link.symlink_to(readme)
+    ladder.put_between_markers(link, "new\nlines")
+    content = f"a\r\n{ladder.BEGIN}\r\nnew\r\nlines\r\n{ladder.END}\r\nb\r\n"
+    eq(readme.read_bytes(), content.encode())
+    eq((readme.stat().st_mode & 0o777, link.is_symlink()), (0o600, True))
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "README.md"
+    path.write_text("before")
+
+    def fails(*args):
+        raise OSError("no space")
+
+    monkeypatch.setattr(ladder.os, "replace", fails)
+    with pytest.raises(OSError, match="no space"):
+        ladder.write(path, b"after")
+    eq(
+        ([p.name for p in tmp_path.iterdir()], path.read_text()),
+        (["README.md"], "before"),
+    )
+
+
+def test_nobody_reads_the_output(saved):
+    command = [sys.executable, HERE / "ladder.py", saved]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        child.stdout.close()
+        errors = child.stderr.read()
+    eq((child.returncode, errors), (0, b""))
 
 
 def test_same_run_same_file(run, tmp_path):
@@ -196,6 +292,19 @@ def test_same_run_same_file(run, tmp_path):
     ("benchmarks.0.extra_info.step", None),
     ("skipped", [{"rung": "x"}]),
     ("machine_info", {}),
+    ("benchmarks.0.extra_info.step", math.inf),
+    ("benchmarks.0.extra_info.flops", 10**400),
+    ("benchmarks.0.extra_info.flops", -1),
+    ("benchmarks.0.extra_info.device", "tpu"),
+    ("benchmarks.0.extra_info.device", []),
+    ("benchmarks.0.extra_info.limit_share", 1e-320),
+    ("benchmarks.9.extra_info.shape", "1x2"),
+    ("benchmarks.9.extra_info.shape", "9" * 400 + "x2x3"),
+    ("skipped.0.device", None),
+    ("lesson", None),
+    ("lesson.histogram", []),
+    ("lesson.histogram", ["1"]),
+    ("lesson.rand", [math.nan]),
     ("lesson.digit", ["00"]),
     ("lesson.rand", [None]),
     ("benchmarks", []),
@@ -207,9 +316,10 @@ def test_no_run(run, saved, key, value):
         part = part[int(name) if name.isdigit() else name]
     part[last] = value
     saved.write_text(json.dumps(run))
-    message = "run.json: (not a run saved by pytest --benchmark-json|no rung was timed)"
-    with pytest.raises(ValueError, match=message):
+    message = "run.json: (not a run saved by pytest --benchmark-json|there is no shape)"
+    with pytest.raises(ValueError, match=message) as error:
         ladder.load_run(saved)
+    assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000])
@@ -221,23 +331,33 @@ def test_no_json(saved, content, capsys):
 
 def test_no_file(tmp_path):
     for path in tmp_path, tmp_path / "missing.json":
-        with pytest.raises(SystemExit, match=r"ladder.py: .*'"):
+        with pytest.raises(SystemExit, match=rf"ladder.py: {re.escape(str(path))}: "):
             ladder.main([str(path)])
 
 
 def test_a_file_cannot_steer_the_terminal(run, saved):
     run["benchmarks"][0]["extra_info"]["rung"] = "evil\x1b[2J"
+    run["skipped"][0] |= {"rung": "\x07bell", "reason": "\x1b]0;x"}
+    run["machine_info"]["cpu"]["brand_raw"] = "\x1b[31mred"
     saved.write_text(json.dumps(run))
     text = "".join(line for line, _ in ladder.report(ladder.load_run(saved)))
-    assert "evil?[2J" in text
+    assert "evil?[2J" in text and "?bell" in text and "?]0;x" in text
+    assert (text + ladder.machine(run)).isprintable()
 
 
-def test_readme_without_markers(saved, tmp_path):
+@pytest.mark.parametrize("content", [
+    "nothing",
+    f"{ladder.END}\n{ladder.BEGIN}\n",
+    f"{ladder.BEGIN}\n{ladder.END}\n" * 2,
+    f"The line {ladder.END} ends it.\n{ladder.BEGIN}\n{ladder.END}\n",
+], ids=["none", "wrong order", "twice", "in prose"])  # fmt: skip
+def test_readme_without_markers(saved, tmp_path, content, monkeypatch):
+    monkeypatch.setattr(ladder, "figures", lambda run, folder: [])
     readme = tmp_path / "README.md"
-    readme.write_text("nothing")
-    with pytest.raises(SystemExit, match="README.md: has no lines <!-- ladder"):
+    readme.write_text(content)
+    with pytest.raises(SystemExit, match="README.md: needs .* line <!-- ladder: begin"):
         ladder.main([str(saved), "--readme", str(readme)])
-    eq(readme.read_text(), "nothing")
+    eq(readme.read_text(), content)
 
 
 # ---- Figures -----------------------------------------------------------------------
@@ -365,6 +485,22 @@ def test_run_without_benchmarks_shows_none(suite):
     result.stdout.fnmatch_lines(["1 skipped: there is no GPU at all"])
 
 
+def test_run_of_benchmarks_only(suite, pytester):
+    pytester.makepyfile(test_other="def test_other(): pass")
+    result = suite(
+        "--benchmark-only", "-k", "cuda or other", "--benchmark-json=run.json"
+    )
+    result.assert_outcomes(skipped=1, deselected=3)
+    result.stdout.fnmatch_lines(["1 skipped: there is no GPU at all"])
+    eq(result.ret, pytest.ExitCode.OK)
+
+
+def test_no_such_data(suite):
+    result = suite("--mnist=nope.gz")
+    eq(result.ret, pytest.ExitCode.USAGE_ERROR)
+    result.stderr.fnmatch_lines(["ERROR: --mnist=nope.gz: there is no such file"])
+
+
 def test_failed_rung_is_not_timed(suite, pytester, monkeypatch):
     import kernels
 
@@ -390,6 +526,13 @@ def test_run_that_cannot_be_saved(suite):
         ["Per multiply-add: matmul_*", "ERROR: this run could not be saved: *No space*"]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_figures_that_cannot_be_drawn(suite, pytester):
+    (pytester.path / "a file").touch()
+    result = suite("--figures=a file")
+    eq(result.ret, pytest.ExitCode.USAGE_ERROR)
+    result.stderr.fnmatch_lines(["ERROR: --figures: *a file*"])
 
 
 @pytest.mark.parametrize("flags, env, message", [

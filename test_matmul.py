@@ -289,6 +289,11 @@ def test_a_rung_that_is_not_registered(name, doc, shapes, message):
     assert RUNGS.get(name) is not fn
 
 
+def test_rung_without_parentheses():
+    with pytest.raises(TypeError, match=r"write @rung\(\), with parentheses, above f"):
+        kernels.rung(frobenius)
+
+
 @pytest.mark.parametrize(
     "spoil, message",
     [
