@@ -128,7 +128,7 @@ def test_bars(run):
     benches = run["benchmarks"] = run["benchmarks"][:2]
     eq(bars(run), {("matmul_torch", 0), ("matmul_last", 21)})
     for bench in benches:
-        bench["extra_info"]["limit_share"] = 2 * 0.005 / bench["stats"]["median"]
+        bench["extra_info"]["limit_share"] = 0.00525 / bench["stats"]["median"]
     eq(bars(run), {("matmul_torch", 0), ("matmul_last", 24)})
     benches[0]["stats"]["median"] = 0.3
     del benches[0]["extra_info"]["limit_share"], benches[1]["extra_info"]["limit_share"]
