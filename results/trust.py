@@ -1,6 +1,6 @@
 """How far compare.py can be trusted: commits compared with themselves, and with a slower rung.
 
-``python results/trust.py [COMPARISONS]`` works on a clone in a temporary folder. It compares
+``python results/trust.py [WITH_ITSELF [SLOWER]]`` works on a clone in a temporary folder. It compares
 the commit that is checked out with itself, and with a copy of it in which one rung takes 1.3
 times as long; it prints every verdict that is wrong, and how many there are.
 """
@@ -34,7 +34,7 @@ def _slower(fn, factor):
 
 
 RUNGS["matmul_broadcast"] = Rung(
-    "matmul_broadcast", _slower(matmul_broadcast, 1.3), (SMALL, FULL), "cpu"
+    "matmul_broadcast", _slower(RUNGS["matmul_broadcast"].fn, 1.3), (SMALL, FULL), "cpu"
 )
 """
 
@@ -50,7 +50,7 @@ def compared(folder, base, new, benchmarks):
     return {words[0]: words for words in lines if words[0].startswith("test_")}
 
 
-def main(comparisons=20):
+def main(with_itself=20, slower=20):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
 
         def git(*args):
@@ -64,7 +64,7 @@ def main(comparisons=20):
         )
         git("commit", "--quiet", "--all", "-m", "One rung takes 1.3 times as long")
         wrong = unclear = verdicts = found = 0
-        for n in range(1, comparisons + 1):
+        for n in range(1, with_itself + 1):
             for words in compared(folder, "HEAD~1", "HEAD~1", BENCHMARKS).values():
                 verdicts += 1
                 unclear += words[-1] == "unclear"
@@ -72,15 +72,15 @@ def main(comparisons=20):
                     wrong += 1
                     print(n, "FALSE:", *words, flush=True)
         print(
-            f"with itself: {comparisons} comparisons, {verdicts} verdicts, {wrong} false, "
+            f"with itself: {with_itself} comparisons, {verdicts} verdicts, {wrong} false, "
             f"{unclear} unclear",
             flush=True,
         )
-        for n in range(1, comparisons + 1):
+        for n in range(1, slower + 1):
             words = compared(folder, "HEAD~1", "HEAD", ONLY_SLOWED)[SLOWED]
             found += words[-1] == "slower"
             print(n, *words, flush=True)
-        print(f"1.3 times slower: {comparisons} comparisons, found in {found}")
+        print(f"1.3 times slower: {slower} comparisons, found in {found}")
 
 
 if __name__ == "__main__":
