@@ -98,6 +98,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(path)
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option")
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # this one may be of -n 2
     for who in "AUTHOR", "COMMITTER":
         monkeypatch.setenv(f"GIT_{who}_NAME", "A")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "a@b.c")
@@ -270,8 +271,8 @@ def test_stopped(project, sig):
         stdout=subprocess.PIPE,
         text=True,
     )
-    while "process 2" not in child.stderr.readline():
-        pass
+    while "process 2" not in (line := child.stderr.readline()):
+        assert line, "it ended before its second process"
     time.sleep(0.2)
     child.send_signal(getattr(signal, sig))
     time.sleep(0.05)

@@ -417,8 +417,9 @@ def test_lesson_figures(run):
 
 
 @pytest.fixture
-def suite(pytester):
+def suite(pytester, monkeypatch):
     """Two rungs, one of them on a GPU too many, in a project of their own."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # this one may be of -n 2
     for name in "conftest.py", "pytest.ini":
         shutil.copy(HERE / name, pytester.path)
     pytester.makepyfile(
