@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from ladder import encodable, printable, seconds
+from ladder import encodable, printable, seconds, write
 
 
 class CannotCompare(Exception):
@@ -149,8 +149,7 @@ def checked_out(base, new):
             for side, commit in commits.items()
         ]
     finally:
-        for number in STOPS:
-            signal.signal(number, signal.SIG_IGN)  # what is tidied up is tidied up
+        on_stop(signal.SIG_IGN)  # what is tidied up is tidied up
         for side in "base", "new":
             if (scratch / side).exists():
                 # Not `git worktree prune`: it would drop the user's that are away just now.
@@ -161,17 +160,16 @@ def checked_out(base, new):
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-STOPS = [
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP")
-    if hasattr(signal, name)
-]
+def on_stop(handler):
+    """Let ``handler`` answer Ctrl-C, and the signals that end a process."""
+    for name in "SIGINT", "SIGTERM", "SIGHUP":
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), handler)
 
 
 def stop(*_):
     """Stop once: a second Ctrl-C must not keep the first from tidying up."""
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
+    on_stop(signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -194,41 +192,21 @@ def start(side, args, only=()):
         "NUMBA_NUM_THREADS": threads,
         "PYTEST_ADDOPTS": "",
     }
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--quiet",
-        "--color=no",
-        "--benchmark-only",
-    ]
-    command += [
-        "-p",
-        "no:randomly",
-        "-p",
-        "no:cacheprovider",
-        f"--rootdir={side.folder}",
-    ]
-    command += [f"--mnist={args.mnist}", f"--benchmark-json={saved}"]
-    command += [f"--benchmark-max-time={args.max_time}"]
+    command = [sys.executable, *"-m pytest --quiet --color=no --benchmark-only".split()]
+    command += "-p no:randomly -p no:cacheprovider".split()
+    command += [f"--rootdir={side.folder}", f"--mnist={args.mnist}"]
+    command += [f"--benchmark-json={saved}", f"--benchmark-max-time={args.max_time}"]
     command += [*only] if only else ["-k", args.k] if args.k else []
-    child = subprocess.Popen(
+    done = subprocess.run(
         command, cwd=side.folder, env=env, text=True, errors="replace",
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    try:
-        output, _ = child.communicate()
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-    if child.returncode < 0:
-        raise CannotCompare(f"signal {-child.returncode} ended the run of {side.name}")
-    nothing_ran = child.returncode == 5  # pytest's status for no tests
-    if child.returncode and not nothing_ran:
-        raise CannotCompare(
-            f"the suite fails in {side.name}:\n" + "\n".join(output.splitlines()[-25:])
-        )
+    if done.returncode < 0:
+        raise CannotCompare(f"signal {-done.returncode} ended the run of {side.name}")
+    nothing_ran = done.returncode == 5  # pytest's status for no tests
+    if done.returncode and not nothing_ran:
+        last = "\n".join(done.stdout.splitlines()[-25:])
+        raise CannotCompare(f"the suite fails in {side.name}:\n{last}")
     if not saved.exists() or not saved.stat().st_size:
         return None
     result = json.loads(saved.read_text(encoding="utf-8"))
@@ -247,12 +225,7 @@ def keep(result, side, storage):
     saved = storage.glob("*/[0-9][0-9][0-9][0-9]*_*.json")
     numbers = [int(path.name.partition("_")[0]) for path in saved]
     name = f"{max(numbers, default=0) + 1:04}_compare_{side.commit[:8]}.json"
-    part = folder / f"{name}.part"
-    try:
-        part.write_text(json.dumps(result, indent=1), encoding="utf-8")
-        os.replace(part, folder / name)
-    finally:
-        part.unlink(missing_ok=True)
+    write(folder / name, json.dumps(result, indent=1).encode())
 
 
 def runs_of(times):
@@ -401,8 +374,7 @@ def main(argv=None):
 
     if args.mnist not in ("auto", "sample"):
         args.mnist = str(Path(args.mnist).resolve())
-    for number in STOPS:
-        signal.signal(number, stop)
+    on_stop(stop)
     found = {}
     try:
         with checked_out(args.base, args.new) as sides:

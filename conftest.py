@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -22,6 +23,7 @@ SAMPLE = HERE / "data" / "mnist-sample.pkl.gz"
 ODD_SHAPES = """
     0x3x2 3x0x2 3x2x0 1x1x1 1x1x7 7x1x1 2x3x4 3x2x1 1x784x10 5x17x3 13x5x11 9x33x7 11x7x13
 """.split()
+COURSE_SEED = 457428938475
 SLOW = 0.25  # seconds; a call that takes longer is timed once
 COMPILED = 3  # seconds; a first call that takes longer does not owe it to a compiler
 
@@ -171,11 +173,9 @@ def summarize(terminalreporter, config):
             bench.as_dict(include_data=False, flat=False)
             for bench in session.benchmarks
             if bench and not bench.has_error
-        ],
-        "skipped": untimed(terminalreporter),
-        "load": config.stash.get(load_before, 0.0),
+        ]
     }
-    ladder.add_limits(run["benchmarks"])
+    complete(config, run)
     write = terminalreporter.write_line
     reasons = Counter(
         skip_reason(item) for item in terminalreporter.stats.get("skipped", [])
@@ -200,48 +200,54 @@ def skip_reason(report):
     return report.longrepr[2].removeprefix("Skipped: ")
 
 
+def complete(config, run):
+    """Add to a run's benchmarks what the ladder's tables need beside them."""
+    run["load"] = config.stash.get(load_before, 0.0)
+    run["skipped"] = untimed(config.pluginmanager.get_plugin("terminalreporter"))
+    ladder.add_limits(run["benchmarks"])
+
+
+def place(rung):
+    """Return where in the ladder a rung stands."""
+    from kernels import RUNGS
+
+    step = list(RUNGS).index(rung)
+    return {"rung": rung, "step": step, "device": RUNGS[rung].device}
+
+
 def untimed(terminalreporter):
     """Return what the ladder says of the rungs that were to be timed, but were not."""
     from kernels import RUNGS
 
     if terminalreporter is None:  # -p no:terminal
         return []
-    steps, found = list(RUNGS), []
+    found = []
     for outcome in "skipped", "failed", "error":
         for report in terminalreporter.stats.get(outcome, []):
             file, _, case = report.nodeid.rpartition("::test_rung[")
             rung, _, shape = case.removesuffix("]").partition("-")
             if file and rung in RUNGS:
                 reason = skip_reason(report) if outcome == "skipped" else "it failed"
-                found.append(
-                    {
-                        "rung": rung,
-                        "shape": shape,
-                        "step": steps.index(rung),
-                        "device": RUNGS[rung].device,
-                        "reason": reason,
-                    }
-                )
+                found.append(place(rung) | {"shape": shape, "reason": reason})
     return found
 
 
 def describe(config, run):
     """Add to a run which data, libraries and GPU it used, and what the lesson draws from them."""
-    from kernels import load_mnist, rand, seed
+    from kernels import rand, seed
 
     path, why = choose_data(config)
     run["mnist"] = {"file": path.name, "why": why}
     libraries = "torch", "numba", "numpy", "fastcore", "pytest-benchmark"
-    run["load"] = config.stash.get(load_before, 0.0)
     run["libraries"] = {name: version(name) for name in libraries}
     run.setdefault("datetime", datetime.now(UTC).isoformat())
     if has_gpu():
         import torch
 
         run["gpu"] = torch.cuda.get_device_name()
-    (x_train, _), *_ = load_mnist(path)
+    (x_train, _), *_ = load_once(path)
     digit = (x_train[0] * 256).astype("u1").reshape(28, 28)
-    seed(457428938475)
+    seed(COURSE_SEED)
     fifty, counts = [rand() for _ in range(50)], [0] * 10
     for _ in range(10_000):
         counts[int(rand() * 10)] += 1
@@ -261,10 +267,8 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config, benchmarks, output_json):
+    complete(config, output_json)
     describe(config, output_json)
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    output_json["skipped"] = untimed(reporter)
-    ladder.add_limits(output_json["benchmarks"])
     if not config.getoption("benchmark_save_data"):
         for bench in output_json["benchmarks"]:
             bench["stats"].pop("data", None)
@@ -324,17 +328,27 @@ def has_gpu():
     return torch.cuda.is_available() and not numba.config.ENABLE_CUDASIM
 
 
+def skip_if_not_simulated(rung):
+    if rung == "matmul_torch_cuda" and not has_gpu():
+        pytest.skip("there is no GPU, and torch has no simulator of one")
+
+
 # ---- The data and the operands -----------------------------------------------------
+
+
+@cache
+def load_once(path):
+    from kernels import load_mnist
+
+    return load_mnist(path)
 
 
 @pytest.fixture(scope="session")
 def mnist(request):
     """``((x_train, y_train), (x_valid, y_valid), (x_test, y_test))`` as in the file."""
-    from kernels import load_mnist
-
     path, why = choose_data(request.config)
     try:
-        return load_mnist(path)
+        return load_once(path)
     except (OSError, ValueError) as error:
         pytest.exit(
             f"{error}\n{path} was {why}. Give another file, or run with --mnist=sample.",
@@ -556,9 +570,7 @@ def time_rung(timed, dense, progress):
         dense.check(rung.fn(to(dense.a), to(dense.b)))
         a, b = to(product.a), to(product.b)
         check_operands(a, b, rung.device)
-        step = list(RUNGS).index(rung.name)
-        info = {"rung": rung.name, "step": step, "device": rung.device} | product.info
-        timed(group, product.check, rung.fn, a, b, **info)
+        timed(group, product.check, rung.fn, a, b, **place(rung.name), **product.info)
 
     return time_rung
 

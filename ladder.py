@@ -14,16 +14,15 @@ import shutil
 import sys
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from os.path import relpath
 from pathlib import Path
 
 BEGIN, END = "<!-- ladder: begin -->", "<!-- ladder: end -->"
-SPREAD = (
-    0.1  # of the median; if half of the rounds spread over more, a time is doubtful
-)
-NOISE = (
-    1.1  # times the limit; what is faster than that was not noise, the limit was wrong
-)
+# A time is doubtful if half of its rounds spread over more than this share of the median.
+SPREAD = 0.1
+# What is faster than the limit by more than this was not noise: the limit was wrong.
+NOISE = 1.1
 BAR = 24  # characters
 FAULTS = (  # of what is read from a file and isn't what it should be
     ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
@@ -40,12 +39,15 @@ class Step:
     device: str
     flops: int
     median: float = math.nan  # seconds
-    gflops: float = math.nan
     limit_share: float = math.nan
     doubt: str = ""
     reason: str = ""
     times_first: float = 1.0
     times_before: float = 1.0
+
+    @property
+    def gflops(self):
+        return self.flops / self.median / 1e9
 
     @property
     def limit(self):
@@ -105,13 +107,12 @@ def add_limits(benches):
 def steps(run, group):
     """Return the `Step` of each benchmark in a group, by size and in course order.
 
-    ``group`` is a name, or a function of the benchmark's shape that returns one.
+    ``group`` is the group's name, with {} in the place of the shape.
     """
     found = []
     for bench in run["benchmarks"]:
         info, stats = bench["extra_info"], bench["stats"]
-        name = group(info.get("shape")) if callable(group) else group
-        if bench["group"] != name or "rung" not in info:
+        if bench["group"] != group.format(info.get("shape")) or "rung" not in info:
             continue
         median, flops = positive(stats["median"]), positive(info["flops"])
         share = positive(info["limit_share"]) if "limit_share" in info else math.nan
@@ -123,7 +124,6 @@ def steps(run, group):
                 *place(info),
                 flops,
                 median,
-                flops / median / 1e9,
                 share,
                 "*" if stats["rounds"] == 1 else doubt,
             )
@@ -157,7 +157,7 @@ def ladders(run):
     before. A shape of which fewer than two rungs were timed makes no ladder.
     """
     shapes = {}
-    for step in steps(run, "matmul {}".format):
+    for step in steps(run, "matmul {}"):
         shapes.setdefault(step.shape, []).append(step)
     shapes = {shape: rows for shape, rows in shapes.items() if len(rows) > 1}
     for shape, rows in shapes.items():
@@ -180,8 +180,8 @@ def lines(run):
     return rungs
 
 
-def timed(shapes):
-    return [step for rows in shapes.values() for step in rows if not step.reason]
+def timed(rows):
+    return [step for step in rows if not step.reason]
 
 
 # ---- Words and numbers -------------------------------------------------------------
@@ -230,7 +230,7 @@ def arithmetic(shapes):
     def per_operation(step):
         return step.median / (step.flops / 2)
 
-    rungs = timed(shapes)
+    rungs = timed(chain(*shapes.values()))
     first, fastest = rungs[0], min(rungs, key=per_operation)
     quotient = per_operation(first) / per_operation(fastest)
     course = " (the course: 5 million)" if first.step == 0 else ""
@@ -256,7 +256,7 @@ def fastest(rungs):
 
 def notes(run, shapes):
     """Yield what has to be said about the machine, the marks and the gaps in the tables."""
-    rungs = timed(shapes)
+    rungs = timed(chain(*shapes.values()))
     marks = {step.doubt for step in rungs}
     if (load := run.get("load", 0)) > 1:
         yield (
@@ -303,10 +303,10 @@ def report(run, columns=100):
     """
     shapes = ladders(run)
     for shape, rows in shapes.items():
-        rungs = timed({shape: rows})
+        rungs = timed(rows)
         slowest = max(step.median for step in rungs)
-        first = fastest_of(rungs)
-        best = min([first.median, *(s.limit for s in rungs if s.limit > 0)])
+        winner = fastest_of(rungs)
+        best = min([winner.median, *(s.limit for s in rungs if s.limit > 0)])
         table = [(shape, *HEADER), *((step.rung, *cells(step)) for step in rungs)]
         name, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
         name = max(name, *(len(step.rung) for step in rows))
@@ -323,7 +323,7 @@ def report(run, columns=100):
             speed = math.log(slowest / step.median) / (math.log(slowest / best) or 1)
             bar = "█" * min(room, round(room * speed))
             line = "  ".join((step.rung.ljust(name), *values, f" {bar}"))
-            yield line.rstrip(), "green" if step is first else ""
+            yield line.rstrip(), "green" if step is winner else ""
         yield fastest(rungs), "green"
     if shapes:
         yield "", ""
@@ -346,8 +346,7 @@ def markdown(run, pictures=()):
     """Return the run's tables in Markdown, with the machine that made them and its pictures."""
     shapes = ladders(run)
     text = [
-        f"- {shape}: {escaped(fastest(timed({shape: rows})))}"
-        for shape, rows in shapes.items()
+        f"- {shape}: {escaped(fastest(timed(rows)))}" for shape, rows in shapes.items()
     ]
     text += [f"- {escaped(arithmetic(shapes))}", ""]
     text += [f"![{alt}]({path})\n" for alt, path in pictures]
@@ -416,10 +415,13 @@ def figures(run, folder):
     drawn = {
         "ladder": ("The ladder: time of one call, by rung", draw_ladder),
         "rows": ("Time by the number of rows", draw_rows),
-        "digit": ("The first digit of the training data", draw_digit),
-        "rand": ("Fifty random numbers", draw_rand),
-        "histogram": ("Ten thousand random numbers", draw_histogram),
     }
+    if "lesson" in run:
+        drawn |= {
+            "digit": ("The first digit of the training data", draw_digit),
+            "rand": ("Fifty random numbers", draw_rand),
+            "histogram": ("Ten thousand random numbers", draw_histogram),
+        }
     # The same run makes the same file, byte for byte.
     style = {"svg.hashsalt": "ladder", "font.size": 10, "text.parse_math": False}
     with matplotlib.rc_context(style):
@@ -435,11 +437,17 @@ def figures(run, folder):
     return pictures
 
 
-def new_figure(width, height, rows=1, **kwargs):
+def new_figure(width, height):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, 1, squeeze=False, **kwargs)[:, 0]
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def one_panel(width, height, title):
+    figure = new_figure(width, height)
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", size=10)
+    return figure, axes
 
 
 def draw_ladder(run, title):
@@ -448,12 +456,12 @@ def draw_ladder(run, title):
     if not shapes:
         return None
     heights = [len(rows) + 2.5 for rows in shapes.values()]
-    figure, panels = new_figure(
-        9, 0.24 * sum(heights) + 0.8, len(shapes), height_ratios=heights
-    )
+    figure = new_figure(9, 0.24 * sum(heights) + 0.8)
+    panels = figure.subplots(len(shapes), squeeze=False, height_ratios=heights)[:, 0]
     for axes, (shape, rows) in zip(panels, shapes.items(), strict=True):
         limits = {}
-        rungs = timed({shape: rows})
+        rungs = timed(rows)
+        winner = fastest_of(rungs)
         low = min(min(step.median, step.limit or math.inf) for step in rungs) / 2
         for y, step in enumerate(rows):
             if step.reason:
@@ -478,7 +486,7 @@ def draw_ladder(run, title):
                 edgecolor="white",
             )
             label = f" {seconds(step.median)}{step.doubt}   {digits(step.times_first)}×"
-            weight = "bold" if step is fastest_of(rungs) else "normal"
+            weight = "bold" if step is winner else "normal"
             axes.text(step.median, y, label, va="center", size=8.5, fontweight=weight)
             limits[step.device] = step.limit
         for device, limit in limits.items():
@@ -506,7 +514,7 @@ def draw_ladder(run, title):
         )
         axes.xaxis.set_major_formatter(tick)
         axes.spines[["top", "right"]].set_visible(False)
-    devices = {step.device for step in timed(shapes)}
+    devices = {step.device for step in timed(chain(*shapes.values()))}
     if len(devices) > 1:
         from matplotlib.patches import Patch
 
@@ -525,7 +533,7 @@ def draw_rows(run, title):
     rungs = lines(run)
     if not rungs:
         return None
-    figure, (axes,) = new_figure(9, 5)
+    figure, axes = one_panel(9, 5, title)
     limit = {}
     for marker, (rung, points) in zip("os^vDP*X", rungs.items(), strict=False):
         rows = [int(step.shape.partition("x")[0]) for step in points]
@@ -540,7 +548,6 @@ def draw_rows(run, title):
             label="limit, if all is read from memory",
         )
     axes.set(xscale="log", yscale="log", xlabel="rows × 784 × 10")
-    axes.set_title(title, loc="left", size=10)
     axes.yaxis.set_major_formatter(tick)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.grid(alpha=0.3)
@@ -576,28 +583,20 @@ def pixels(lesson):
 
 
 def draw_digit(run, title):
-    if "lesson" not in run:
-        return None
-    figure, (axes,) = new_figure(4, 4.2)
+    figure, axes = one_panel(4, 4.2, title)
     axes.imshow(pixels(run["lesson"]), cmap="gray")
-    axes.set_title(title, loc="left", size=10)
     return figure
 
 
 def draw_rand(run, title):
-    if "lesson" not in run:
-        return None
-    figure, (axes,) = new_figure(6, 3.4)
+    figure, axes = one_panel(6, 3.4, title)
     axes.plot(run["lesson"]["rand"], marker=".")
     axes.set(ylim=(0, 1), xlabel="number drawn", ylabel="rand()")
-    axes.set_title(title, loc="left", size=10)
     return figure
 
 
 def draw_histogram(run, title):
-    if "lesson" not in run:
-        return None
-    figure, (axes,) = new_figure(6, 3.4)
+    figure, axes = one_panel(6, 3.4, title)
     counts = run["lesson"]["histogram"]
     width = 1 / len(counts)
     axes.bar(
@@ -609,7 +608,6 @@ def draw_histogram(run, title):
     )
     axes.axhline(sum(counts) * width, color="black", linestyle="--", linewidth=1)
     axes.set(xlabel="rand()", ylabel="count (dashed: expected)")
-    axes.set_title(title, loc="left", size=10)
     return figure
 
 

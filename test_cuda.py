@@ -12,14 +12,19 @@ import torch
 from fastcore.test import test_close as close
 from fastcore.test import test_eq as eq
 
-from conftest import HERE, ODD_SHAPES, has_gpu, random_product
+from conftest import (
+    HERE,
+    ODD_SHAPES,
+    has_gpu,
+    random_product,
+    skip_if_not_simulated,
+)
 from kernels import RUNGS, TPB, blocks_per_grid, launch_kernel, matmul_cell
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]
 
 GPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cuda"]
 FEW_STEPS = [shape for shape in ODD_SHAPES if "784" not in shape]  # see test_digits
-NO_SIMULATOR = "matmul_torch_cuda", "there is no GPU, and torch has no simulator of one"
 
 needs_gpu = pytest.mark.skipif(not has_gpu(), reason="there is no GPU to time")
 
@@ -96,9 +101,7 @@ def test_digits(rung, small_product):
 
 
 def prove_on_device(rung, product):
-    name, reason = NO_SIMULATOR
-    if rung == name and not has_gpu():
-        pytest.skip(reason)
+    skip_if_not_simulated(rung)
     if not has_gpu() and not numba.config.ENABLE_CUDASIM:
         pytest.skip("there is no GPU, and NUMBA_ENABLE_CUDASIM=0 forbids the simulator")
     a, b = on_device(product.a, product.b)

@@ -6,7 +6,7 @@ from fastcore.test import test_eq as eq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import Product, has_gpu
+from conftest import Product, has_gpu, skip_if_not_simulated
 from kernels import RUNGS, SMALL
 
 CPU_RUNGS = [name for name, rung in RUNGS.items() if rung.device == "cpu"]
@@ -66,28 +66,30 @@ def equals_the_float64_product(fn, a, b):
     Product.of(a, b).check(fn(a, b))
 
 
+def assert_within(bound, x, y):
+    assert bool(((x - y).abs() <= bound).all())
+
+
 def scales(fn, a, b):
     # By powers of two, which round nothing; but a layout of their own may sum differently.
     bound = Product.of(a, b).bound
     for x, y in (4.0, 0.5), (-1.0, 1.0), (1.0, -2.0):
-        error = fn(x * a, y * b) - x * y * fn(a, b)
-        assert bool((error.abs() <= 2 * abs(x * y) * bound + SMALLEST).all())
+        allowed = 2 * abs(x * y) * bound + SMALLEST
+        assert_within(allowed, fn(x * a, y * b), x * y * fn(a, b))
 
 
 def is_linear(fn, a, b):
-    exact = Product.of(a, b)
     for left, right in ((a, b.flip(1)), (a.flip(0), b)):
         total = fn(a + left, b + right) - fn(a, b) - fn(left, right)
         rest = fn(a, right) + fn(left, b)
         size = (a.abs() + left.abs()).double() @ (b.abs() + right.abs()).double()
-        bound = 4 * (exact.a.shape[1] + 8) * (2**-24 * size + SMALLEST)
-        assert bool(((total - rest).abs() <= bound).all())
+        bound = 4 * (a.shape[1] + 8) * (2**-24 * size + SMALLEST)
+        assert_within(bound, total, rest)
 
 
 def transposes(fn, a, b):
     Product.of(b.T, a.T).check(fn(b.T, a.T))
-    bound = 2 * Product.of(a, b).bound
-    assert bool(((fn(b.T, a.T).T - fn(a, b)).abs() <= bound).all())
+    assert_within(2 * Product.of(a, b).bound, fn(b.T, a.T).T, fn(a, b))
 
 
 def keeps_what_is_multiplied_by_one(fn, a, b):
@@ -102,9 +104,8 @@ def is_zero_for_zeros(fn, a, b):
 
 def permutes_its_rows_with_those_of_a(fn, a, b):
     order = torch.randperm(len(a), generator=torch.Generator().manual_seed(0))
-    exact = Product.of(a, b)
-    moved = fn(a[order], b)
-    assert bool(((moved - fn(a, b)[order]).abs() <= 2 * exact.bound[order]).all())
+    bound = 2 * Product.of(a, b).bound[order]
+    assert_within(bound, fn(a[order], b), fn(a, b)[order])
 
 
 def leaves_its_operands_alone(fn, a, b):
@@ -154,8 +155,7 @@ def test_property(rung, data):
 @settings(max_examples=settings().max_examples // 25)
 @given(data=st.data())
 def test_property_on_the_gpu(rung, data):
-    if rung == "matmul_torch_cuda" and not has_gpu():
-        pytest.skip("there is no GPU, and torch has no simulator of one")
+    skip_if_not_simulated(rung)
 
     def fn(a, b):
         if has_gpu():
