@@ -329,8 +329,12 @@ def has_gpu():
 
 
 def skip_if_not_simulated(rung):
+    import numba
+
     if rung == "matmul_torch_cuda" and not has_gpu():
         pytest.skip("there is no GPU, and torch has no simulator of one")
+    if not has_gpu() and not numba.config.ENABLE_CUDASIM:
+        pytest.skip("there is no GPU, and NUMBA_ENABLE_CUDASIM=0 forbids the simulator")
 
 
 # ---- The data and the operands -----------------------------------------------------

@@ -9,6 +9,7 @@ it into `RUNGS`, from which tests, tables and figures take it.
 The lesson: notebook 01_matmul of fastai/course22p2.
 """
 
+import glob
 import gzip
 import hashlib
 import io
@@ -22,12 +23,13 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from http.client import HTTPException
 from itertools import islice, zip_longest
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 
 import numba
 import numpy as np
@@ -57,8 +59,9 @@ def download_mnist(dest, url=MNIST_URL, timeout=10.0):
 
     ``dest`` appears whole or not at all: the content is checked against the course's
     file (17,051,982 bytes and its git blob id), written to a temporary file beside
-    ``dest``, and renamed. ``timeout`` is how many seconds the server may be silent; the
-    whole download may take 60 times as long. A terminal sees the progress.
+    ``dest``, and renamed. What a process that was killed has left there is removed once it
+    is an hour old. ``timeout`` is how many seconds the server may be silent; the whole
+    download may take 60 times as long. A terminal sees the progress.
 
     Raises ValueError if the content is not the course's file, and OSError (to which
     TimeoutError and URLError belong) if it can't be fetched or written.
@@ -83,6 +86,10 @@ def download_mnist(dest, url=MNIST_URL, timeout=10.0):
     except BaseException:
         os.unlink(part)
         raise
+    for left in dest.parent.glob(f"{glob.escape(dest.name)}.*.part"):
+        with suppress(OSError):
+            if time() - left.stat().st_mtime > 3600:
+                left.unlink()
     return dest
 
 

@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numba
+import numpy as np
 import pytest
 import torch
 from fastcore.test import test_close as close
 from fastcore.test import test_eq as eq
 
+import kernels
 from conftest import (
     HERE,
     ODD_SHAPES,
@@ -102,8 +105,6 @@ def test_digits(rung, small_product):
 
 def prove_on_device(rung, product):
     skip_if_not_simulated(rung)
-    if not has_gpu() and not numba.config.ENABLE_CUDASIM:
-        pytest.skip("there is no GPU, and NUMBA_ENABLE_CUDASIM=0 forbids the simulator")
     a, b = on_device(product.a, product.b)
     c = RUNGS[rung].fn(a, b)
     eq(c.device, a.device)
@@ -121,6 +122,84 @@ def test_columns_that_do_not_fit_in_shared_memory():
         prove_on_device(rung, random_product((2, 1300, 3)))
 
 
+class Recorder(list):
+    """Takes a kernel's place, and notes how it is launched."""
+
+    def __getitem__(self, configuration):
+        self.append(configuration)
+        return lambda a, b, c: None
+
+
+@pytest.mark.parametrize("k", [5, 6, 7, 8])
+@pytest.mark.parametrize("offset", range(8))
+def test_vector_loads_only_where_all_are_aligned(monkeypatch, k, offset):
+    skip_if_not_simulated("matmul_cuda_vector")
+    tile, vector = Recorder(), Recorder()
+    monkeypatch.setattr(kernels, "tile_kernel", tile)
+    monkeypatch.setattr(kernels, "vector_kernel", vector)
+    a, b = on_device(torch.ones(99), torch.ones(k, 3))
+    RUNGS["matmul_cuda_vector"].fn(a[offset:][: 5 * k].reshape(5, k), b)
+    eq((len(vector), len(tile)), (1, 0) if k == 8 and offset % 4 == 0 else (0, 1))
+
+
+@pytest.mark.parametrize(
+    "rung, rows, k, grid",
+    [
+        ("matmul_cuda", 33, 5, ((3, 1), (16, 16))),
+        ("matmul_cuda_coalesced", 33, 5, (17, (4, 2), 0, 0)),
+        ("matmul_cuda_shared", 33, 5, (17, (4, 2), 0, 200)),
+        ("matmul_cuda_tile", 33, 5, (5, (4, 2), 0, 200)),
+        ("matmul_cuda_vector", 33, 8, (5, (4, 2), 0, 320)),
+        ("matmul_cuda_vector", 999, 8, (99, (4, 2), 0, 320)),
+    ],
+)
+def test_launch(monkeypatch, rung, rows, k, grid):
+    """The grid, the block, the stream and the bytes of shared memory: enough threads, none idle."""
+
+    skip_if_not_simulated(rung)
+    recorder = Recorder()
+    kernel = {"matmul_cuda": "matmul_kernel"}.get(rung, f"{rung[12:]}_kernel")
+    monkeypatch.setattr(kernels, kernel, recorder)
+    monkeypatch.setattr(kernels, "blocks_at_once", lambda device, shared: 99)
+    monkeypatch.setattr(kernels, "WARP", 4)
+    monkeypatch.setattr(kernels, "WARPS", 2)
+    RUNGS[rung].fn(*on_device(torch.ones(rows, k), torch.ones(k, 3)))
+    eq(list(recorder), [grid])
+
+
+@pytest.mark.parametrize(
+    "shared, blocks",
+    [
+        (1024, 132 * 8),
+        (31_360, 132 * 7),
+        (48 * 1024, 132 * 4),
+        (48 * 1024 + 1, 0),
+    ],
+)
+def test_blocks_that_an_h100_holds_at_once(monkeypatch, shared, blocks):
+    """132 multiprocessors of 2,048 threads and 228 KiB, of which each block takes 1 KiB more."""
+    h100 = SimpleNamespace(
+        multi_processor_count=132,
+        max_threads_per_multi_processor=2048,
+        shared_memory_per_multiprocessor=228 * 1024,
+        shared_memory_per_block=48 * 1024,
+    )
+    monkeypatch.setattr(numba.config, "ENABLE_CUDASIM", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", {"cuda": h100}.get)
+    monkeypatch.setattr(kernels, "WARP", 32)
+    monkeypatch.setattr(kernels, "WARPS", 8)
+    eq(kernels.blocks_at_once("cuda", shared), blocks)
+
+
+@pytest.mark.skipif(
+    not numba.config.ENABLE_CUDASIM, reason="Numba's simulator is not in use"
+)
+def test_what_the_simulator_stands_in_for():
+    eq(kernels.load4(np.arange(24).reshape(3, 8), 12), (12, 13, 14, 15))
+    eq([kernels.blocks_at_once("cpu", shared) for shared in (49_152, 49_153)], [2, 0])
+    eq((kernels.WARP, kernels.WARPS), (4, 2))
+
+
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU")
 def test_torch_on_the_gpu_is_not_faked(m1, m2):
     with pytest.raises(ValueError, match="needs tensors on a GPU, not on cpu"):
@@ -132,7 +211,8 @@ def test_torch_on_the_gpu_is_not_faked(m1, m2):
 COMPILE = """
 import json, sys
 from types import SimpleNamespace
-from numba import cuda, float32
+import numpy as np
+from numba import cuda, float32, njit
 from numba.cuda import dispatcher
 try:
     from numba.cuda.cudadrv.nvvm import NVVM
@@ -151,13 +231,32 @@ for target in (8, 0), (9, 0):
             if name.endswith("_kernel"):
                 code, _ = cuda.compile_ptx(kernel.py_func, (matrix,) * 3, cc=target)
                 ptx.setdefault("sm_%d%d" % target, {})[name] = code
-print(json.dumps(ptx))
+
+# The two device functions that the simulator has twins of: one on the CPU, the other with
+# what all 32 threads of a warp hold in an array.
+@njit
+def loaded(array, start):
+    return kernels.load4(array, start)
+
+def shfl_xor_sync(mask, held_by_lane, bit):
+    assert mask == 2**32 - 1
+    return held_by_lane[np.arange(32) ^ bit]
+
+kernels.cuda = SimpleNamespace(shfl_xor_sync=shfl_xor_sync)
+sums = [np.arange(32.0), np.arange(32.0) ** 2]
+kernels.warp_sum.py_func(sums)
+alone = {
+    "load4": loaded(np.arange(24, dtype="f4").reshape(3, 8), 12),
+    "warp_sum": [sorted(set(held_by_lane)) for held_by_lane in sums],
+    "block": (kernels.WARP, kernels.WARPS),
+}
+print(json.dumps({"ptx": ptx, "alone": alone}))
 """
 
 
 @pytest.fixture(scope="module")
-def ptx():
-    """The PTX of each CUDA kernel, by target and name, made in a process without the simulator."""
+def compiled():
+    """What a process without the simulator makes of kernels.py: PTX, and device functions alone."""
     done = subprocess.run(
         [sys.executable, "-c", COMPILE],
         cwd=HERE,
@@ -167,10 +266,25 @@ def ptx():
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    ptx = json.loads(done.stdout.splitlines()[-1])
-    if "skip" in ptx:
-        pytest.skip(ptx["skip"])
-    return ptx
+    compiled = json.loads(done.stdout.splitlines()[-1])
+    if "skip" in compiled:
+        pytest.skip(compiled["skip"])
+    return compiled
+
+
+@pytest.fixture
+def ptx(compiled):
+    """The PTX of each CUDA kernel, by target and name."""
+    return compiled["ptx"]
+
+
+def test_device_functions_without_the_simulator(compiled):
+    alone = {
+        "load4": [12, 13, 14, 15],
+        "warp_sum": [[sum(range(32))], [sum(lane**2 for lane in range(32))]],
+        "block": [32, 8],
+    }
+    eq(compiled["alone"], alone)
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])

@@ -2,12 +2,16 @@
 
 import errno
 import gzip
+import io
 import os
 import pickle
+import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -22,7 +26,7 @@ from hypothesis import strategies as st
 
 import kernels
 from conftest import HERE, SAMPLE
-from kernels import Matrix, chunks, download_mnist, islice_chunks, load_mnist
+from kernels import Matrix, chunks, download_mnist, forked, islice_chunks, load_mnist
 
 VALS = [0.0, 0.0, 0.0, 0.19140625, 0.9296875, *[0.98828125] * 5]
 
@@ -124,8 +128,13 @@ BAD_CONTENT = {
     "a number of numbers": (pickled(((1, 2), (3, 4), (5, 6))), "three pairs of arrays"),
     "two parts": (pickled(some_mnist()[:2]), "not enough values"),
     "too many opcodes": (
-        gzip.compress(b"N" * 20_000 + b"."),
+        gzip.compress(b"N" * 10_000 + b"."),
         "more than 10,000 opcodes",
+    ),
+    "all opcodes that it may have": (gzip.compress(b"N" * 9_999 + b"."), "TypeError"),
+    "a long name": (
+        gzip.compress(b"c" + b"x" * 999 + b"\neval\n."),
+        r"\(UnpicklingError: x{200}\)$",
     ),
     "a name that doubles": (
         gzip.compress(
@@ -225,6 +234,24 @@ def test_refuses_a_bomb(tmp_path, monkeypatch, unpacked, reason):
     path.write_bytes(gzip.compress(unpacked))
     with pytest.raises(ValueError, match=reason):
         load_mnist(path)
+
+
+def test_the_limit_itself_is_allowed(tmp_path, monkeypatch):
+    eq(kernels.UNPACKED_LIMIT, 2**30)
+    pickled = pickle.dumps(some_mnist(), 4)
+    path = tmp_path / "mnist.pkl.gz"
+    path.write_bytes(gzip.compress(pickled))
+    monkeypatch.setattr(kernels, "UNPACKED_LIMIT", len(pickled))
+    load_mnist(path)
+    monkeypatch.setattr(kernels, "UNPACKED_LIMIT", len(pickled) - 1)
+    with pytest.raises(ValueError, match="unpacks to more than"):
+        load_mnist(path)
+    arrays = sum(array.nbytes for part in some_mnist() for array in part)
+    monkeypatch.setattr(kernels, "UNPACKED_LIMIT", arrays)
+    kernels.ArrayUnpickler(io.BytesIO(pickled)).load()
+    monkeypatch.setattr(kernels, "UNPACKED_LIMIT", arrays - 1)
+    with pytest.raises(pickle.UnpicklingError, match="bytes of arrays"):
+        kernels.ArrayUnpickler(io.BytesIO(pickled)).load()
 
 
 AUDITED = []
@@ -386,7 +413,7 @@ class Mirror(BaseHTTPRequestHandler):
             "/long": (200, COURSE_FILE * 2, None),
             "/other": (200, COURSE_FILE[::-1], None),
             "/endless": (200, COURSE_FILE * 400, None),
-            "/stalls": (200, b"", len(COURSE_FILE)),
+            "/stalls": (200, COURSE_FILE[:100_000], len(COURSE_FILE)),
         }[self.path]
         self.server.sent = 0
         self.send_response(status)
@@ -433,7 +460,7 @@ def course_file(monkeypatch):
 
 @pytest.mark.parametrize("page", ["whole", "moved"])
 def test_download(tmp_path, mirror, course_file, page):
-    dest = tmp_path / "new folder" / "mnist.pkl.gz"
+    dest = tmp_path / "new" / "folder" / "mnist.pkl.gz"
     eq(download_mnist(dest, f"{mirror}/{page}"), dest)
     assert dest.read_bytes() == COURSE_FILE
     eq(os.listdir(dest.parent), ["mnist.pkl.gz"])
@@ -510,11 +537,52 @@ def test_download_stops_an_endless_answer(tmp_path, mirror, course_file, mirror_
 
 
 def test_download_has_a_deadline(tmp_path, mirror, course_file, monkeypatch):
-    clock = iter([0, 601, 602, 603, 604, 605])
+    clock = iter([7, *[607] * 2, *[607.1] * 9])
     monkeypatch.setattr(kernels, "monotonic", lambda: next(clock))
     with pytest.raises(TimeoutError, match="not complete after 600 s"):
         download_mnist(tmp_path / "mnist.pkl.gz", f"{mirror}/whole", timeout=10)
+    eq(len(list(clock)), 8)
     eq(os.listdir(tmp_path), [])
+
+
+def test_download_shows_its_progress_on_a_terminal(
+    tmp_path, mirror, course_file, monkeypatch
+):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    download_mnist(tmp_path / "mnist.pkl.gz", f"{mirror}/whole")
+    *lines, last = terminal.getvalue().split("\r")[1:]
+    eq(last, "MNIST: 0.3 of 0.3 MB\n")
+    for line in lines:
+        assert re.fullmatch(r"MNIST: 0\.[012] of 0\.3 MB", line), line
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no os.fork")
+@pytest.mark.parametrize(
+    "page, fault, left",
+    [("stalls", TimeoutError, []), ("whole", RuntimeError, ["mnist.pkl.gz.*.part"])],
+    ids=["while it comes", "before it has its name"],
+)
+def test_download_killed_and_started_again(
+    tmp_path, mirror, course_file, monkeypatch, page, fault, left
+):
+    dest = tmp_path / "mnist.pkl.gz"
+    with monkeypatch.context() as patch, pytest.raises(fault):
+        patch.setattr(
+            os, "replace", lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+        )
+        forked(lambda: download_mnist(dest, f"{mirror}/{page}"), timeout=1)
+    parts = list(tmp_path.iterdir())
+    eq(len(parts), len(left))
+    eq([path for name in left for path in tmp_path.glob(name)], parts)
+    eq(download_mnist(dest, f"{mirror}/whole"), dest)
+    eq({*tmp_path.iterdir()}, {dest, *parts})  # another download might be on its way
+    for part in parts:
+        os.utime(part, (time.time() - 3601,) * 2)
+    download_mnist(dest, f"{mirror}/whole")
+    eq(os.listdir(tmp_path), ["mnist.pkl.gz"])
+    eq(dest.read_bytes(), COURSE_FILE)
 
 
 def test_download_to_a_read_only_folder(tmp_path, monkeypatch):
@@ -527,6 +595,7 @@ def test_the_course_file_is_the_course_file():
     eq(kernels.MNIST_BYTES, 17_051_982)
     eq(kernels.MNIST_BLOB, "059aba0d982e20e2ac125a3a59d89c3c2cd8b28a")
     assert kernels.MNIST_URL.startswith("https://github.com/mnielsen/neural-networks-")
+    eq(download_mnist.__defaults__, (kernels.MNIST_URL, 10.0))
 
 
 # ---- The lesson --------------------------------------------------------------------

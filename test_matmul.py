@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -17,7 +18,7 @@ from numba.core.registry import CPUDispatcher
 
 import kernels
 from conftest import HERE, ODD_SHAPES, random_product
-from kernels import FULL, LANES, RUNGS, SMALL, dot, frobenius
+from kernels import FULL, LANES, RUNGS, SMALL, TILE_COLUMNS, dot, frobenius
 
 CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
 
@@ -171,23 +172,53 @@ def guarded(rows, columns):
     array[:] = 1
     return torch.from_numpy(array.reshape(rows, columns))
 
-for m in 1, 5, 6, 15, 16, 21:
+for m in 1, 5, 6, 15, 16, 19, 21:
     for k in 1, 2, 15, 16, 17, 33, 784:
         for n in 1, 2, 5, 9, 10, 15, 16, 17, 33, 100:
             c = kernels.matmul_numba_address(guarded(m, k), guarded(k, n))
             assert c.shape == (m, n) and (c == k).all()
+for m, k, n in (4, 17, 6), (9, 16, 5), (20, 50, 3):
+    for rung in kernels.RUNGS.values():
+        if "numba" in rung.name:
+            assert (rung.fn(guarded(m, k), guarded(k, n)) == k).all(), rung.name
 print("read what it may")
 """
 
 
-COMPILED = {k: v for k, v in vars(kernels).items() if isinstance(v, CPUDispatcher)}
+# What Numba compiles, whether it shares the work out to threads, and the liberties it may take.
+COMPILED = {
+    "_rand_loop": (False, set()),
+    "_rand_jump": (False, set()),
+    "dot": (False, set()),
+    "_multiply_add": (True, {"contract"}),
+    "_loops": (False, set()),
+    "_dots": (False, kernels.ANY_ORDER),
+    "_dot32": (False, kernels.ANY_ORDER),
+    "_dots_parallel": (True, kernels.ANY_ORDER),
+    "_tiles": (True, kernels.ANY_ORDER),
+    "_prefetched_tile": (False, set()),
+    "_prefetched_tiles": (False, set()),
+    "_prefetched_tiles_parallel": (True, set()),
+    "_rest": (False, kernels.ANY_ORDER),
+    "padded_transpose": (False, set()),
+    "_few_rows": (False, set()),
+    "_at_addresses": (False, set()),
+    "_at_addresses_parallel": (False, set()),
+}
 
 
-@pytest.mark.parametrize("name", COMPILED)
-def test_compiler_may_not_assume_that_there_is_no_nan(name):
-    """It might still come through, by luck; what the compiler may do does not depend on luck."""
-    flags = COMPILED[name].targetoptions.get("fastmath", set())
-    assert isinstance(flags, set) and flags <= kernels.ANY_ORDER
+def test_what_is_compiled_and_how():
+    """Not one may assume that there is no NaN: it might still come through, but by luck."""
+    options = {
+        name: value.targetoptions
+        for name, value in vars(kernels).items()
+        if isinstance(value, CPUDispatcher)
+    }
+    compiled = {
+        name: (option.get("parallel", False), option.get("fastmath", set()))
+        for name, option in options.items()
+    }
+    eq(compiled, COMPILED)
     eq(kernels.ANY_ORDER & {"fast", "nnan", "ninf"}, set())
 
 
@@ -196,6 +227,57 @@ def test_either_path_of_the_last_rung(rows):
     """Up to 15 rows, up to a million multiplications, and more: each path, and its edges."""
     product = random_product((rows, 784, 10))
     product.check(RUNGS["matmul_numba_address"].fn(product.a, product.b))
+
+
+@pytest.mark.parametrize(
+    "shape, path",
+    [
+        ((5, 784, 10), "_at_addresses"),
+        ((999, 1001, 1), "_at_addresses"),
+        ((100, 100, 100), "_at_addresses_parallel"),
+        ((0, 7, 7), None),
+    ],
+)
+def test_threads_wake_from_a_million_multiplications_on(monkeypatch, shape, path):
+    taken = []
+    for name in "_at_addresses", "_at_addresses_parallel":
+        monkeypatch.setattr(kernels, name, lambda *args, name=name: taken.append(name))
+    m, k, n = shape
+    RUNGS["matmul_numba_address"].fn(torch.ones(m, k), torch.ones(k, n))
+    eq(taken, [path] if path else [])
+
+
+@pytest.mark.parametrize("columns", [0, 1, 4, 5, 6, 10, 11])
+def test_padded_transpose(columns):
+    b = np.arange(1, 3 * columns + 1, dtype="f4").reshape(3, columns)
+    bt = kernels.padded_transpose(b)
+    eq((bt.dtype, bt.flags.c_contiguous), (np.float32, True))
+    eq(len(bt), math.ceil(columns / TILE_COLUMNS) * TILE_COLUMNS)
+    eq(bt.tolist(), b.T.tolist() + [[0.0] * 3] * (len(bt) - columns))
+
+
+def test_matrix_at_an_address():
+    @njit
+    def described(address, shape):
+        x = kernels.matrix_at(address, shape)
+        return x.shape, x.strides, x.itemsize, x.size, x[1, 2]
+
+    x = np.arange(12, dtype="f4").reshape(3, 4)
+    there = described(x.ctypes.data, x.shape)
+    eq(there, (x.shape, x.strides, x.itemsize, x.size, x[1, 2]))
+
+
+def test_a_tile_fetches_the_rows_of_one_to_come():
+    """As many rows as it has, to read, into the second-level cache, once for each vector."""
+    tile = kernels._prefetched_tile
+    if not tile.signatures:
+        kernels.matmul_numba_prefetch(torch.ones(9, 50), torch.ones(50, 7))
+    ir = tile.inspect_llvm(tile.signatures[0])
+    fetches = re.findall(r"call void @llvm\.prefetch\S*\((.*)\)", ir)
+    eq(len(fetches) % kernels.TILE_ROWS, 0)
+    assert fetches
+    for fetch in fetches:
+        assert fetch.endswith("i32 0, i32 2, i32 1"), fetch
 
 
 class Subclass(torch.Tensor):
@@ -249,6 +331,39 @@ def test_wrong_operands(rung, case):
         getattr(kernels, rung)(a, b)
 
 
+def strided(size, stride, offset):
+    return torch.ones(99).as_strided(size, stride, offset)
+
+
+@pytest.mark.parametrize(
+    "x, floats",
+    [
+        (strided((2, 3), (3, 1), 0), 6),
+        (strided((2, 3), (3, 1), 5), 11),
+        (strided((2, 3), (1, 2), 5), 11),
+        (strided((2, 3), (12, 4), 0), 21),
+        (strided((2, 3), (0, 1), 7), 10),
+        (strided((2, 3), (0, 0), 7), 8),
+    ],
+    ids=["dense", "a slice", "transposed", "steps", "expanded", "one float"],
+)
+def test_memory_to_the_last_float(x, floats):
+    """A tensor is refused if its memory ends before its last element, and only then."""
+    other = torch.ones(3, 1)
+    x.untyped_storage().resize_(4 * floats)
+    kernels.check_operands(x, other, "cpu")
+    x.untyped_storage().resize_(4 * floats - 1)
+    with pytest.raises(ValueError, match="a has less memory than its 6 elements"):
+        kernels.check_operands(x, other, "cpu")
+
+
+@pytest.mark.parametrize("offset", [0, 5])
+def test_no_elements_need_no_memory(offset):
+    empty = torch.ones(9)[offset:offset].reshape(3, 0)
+    empty.untyped_storage().resize_(0)
+    kernels.check_operands(empty, torch.ones(0, 2), "cpu")
+
+
 @pytest.mark.parametrize(
     "features, tile",
     [
@@ -265,6 +380,17 @@ def test_references(small_product, full_product):
     for product, shape in (small_product, (5, 10)), (full_product, (50_000, 10)):
         eq(product.reference.shape, torch.Size(shape))
         product.check(product.reference)
+
+
+def test_every_product_is_a_rung():
+    """Its name in kernels.py is the one that checks its operands."""
+    products = {name for name in vars(kernels) if name.startswith("matmul_")}
+    eq(products - {"matmul_cell", "matmul_kernel"}, set(RUNGS))
+    for name, rung in RUNGS.items():
+        eq(getattr(kernels, name).__wrapped__, rung.fn)
+        eq(rung.device, "cuda" if "_cuda" in name else "cpu")
+        slow = name in ("matmul_loops", "matmul_launch_kernel")
+        eq(rung.shapes, (SMALL,) if slow else (SMALL, FULL))
 
 
 def test_rungs_of_the_course():

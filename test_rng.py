@@ -107,6 +107,7 @@ def test_a_new_seed_in_the_child_is_the_cure(draw):
 
 @needs_fork
 def test_fork_leaves_the_parent_alone():
+    eq(forked.__defaults__, (10.0,))
     ne(forked(os.getpid), os.getpid())
     forked(rand)
     eq(rand(), COURSE_NUMBERS[0])
