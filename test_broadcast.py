@@ -127,9 +127,9 @@ def shape_or_none(broadcast, a, b):
 
 
 def test_every_pair_of_shapes():
-    """All 341 shapes of up to four dimensions of sizes 0 to 3, paired with each other."""
-    shapes = [shape for ndim in range(5) for shape in product(range(4), repeat=ndim)]
-    eq(len(shapes), 341)
+    """All 85 shapes of up to three dimensions of sizes 0 to 3, paired with each other."""
+    shapes = [shape for ndim in range(4) for shape in product(range(4), repeat=ndim)]
+    eq(len(shapes), 85)
     for a, b in combinations_with_replacement(shapes, 2):
         ours = shape_or_none(broadcast_shapes, a, b)
         assert ours == shape_or_none(broadcast_shapes, b, a), (a, b)

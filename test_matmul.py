@@ -411,6 +411,7 @@ def test_rungs_of_the_course():
         ("matmul_new", "New.", [FULL], "matmul_new: a rung has .* and the shapes"),
         ("matmul_new", "New.", [SMALL, "6x7x8"], "matmul_new: a rung has .* not"),
     ],
+    ids=["a name taken", "no docstring", "not the small shape", "an unknown shape"],
 )
 def test_a_rung_that_is_not_registered(name, doc, shapes, message):
     def fn(a, b):

@@ -13,7 +13,7 @@ CPU_RUNGS = [name for name, rung in RUNGS.items() if rung.device == "cpu"]
 GPU_RUNGS = [name for name, rung in RUNGS.items() if rung.device == "cuda"]
 SMALLEST = torch.finfo(torch.float32).tiny
 # Python steps and simulated threads are slow: fewer multiplications for these.
-FEW, MANY = 200, 50_000
+FEW, MANY = 100, 50_000
 
 
 @st.composite
