@@ -388,6 +388,15 @@ def test_refuses_a_folder_and_a_missing_file(tmp_path):
         load_mnist(tmp_path / "missing")
 
 
+def test_no_permission(tmp_path, monkeypatch):
+    def denied(path, mode):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(kernels, "open", denied, raising=False)
+    with pytest.raises(PermissionError, match="mnist.pkl.gz"):
+        load_mnist(tmp_path / "mnist.pkl.gz")
+
+
 def test_load(timed):
     timed("load the sample", lambda parts: eq(len(parts), 3), load_mnist, SAMPLE)
 

@@ -1,0 +1,201 @@
+"""How many faults the tests of kernels.py find: its mutants, as cosmic-ray makes them.
+
+``python results/mutation.py SESSION [WORKERS]`` changes kernels.py in one place at a time, in clones
+of the commit that is checked out, and runs the tests of the chapter in which the change lies. A
+mutant is killed if a test fails, or if the tests don't come to their end. SESSION is cosmic-ray's
+database; if it exists, what it lacks is tested, and what survived is tested again. Survivors and
+score are printed. Needs ``pip install cosmic-ray==8.7.0``, and Linux or macOS.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+import torch
+from cosmic_ray.commands import init
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator
+from cosmic_ray.work_db import use_db
+from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
+
+HERE = Path(__file__).resolve().parent.parent
+
+# Of an operator's replacements, its neighbour and its opposite: the others are easier to find.
+OPERATORS = re.compile(
+    "core/(NumberReplacer|AddNot|ReplaceTrueWithFalse|ReplaceFalseWithTrue|ReplaceAndWithOr|"
+    "ReplaceOrWithAnd|ReplaceUnaryOperator_Delete_(Not|USub)|ZeroIterationForLoop|"
+    "ReplaceBreakWithContinue|ReplaceContinueWithBreak|RemoveDecorator|ExceptionReplacer|"
+    "ReplaceBinaryOperator_(Add_Sub|Sub_Add|Mul_Add|Div_Mul|FloorDiv_Mul|Mod_Mul|Pow_Mul|"
+    "BitAnd_BitOr|BitOr_BitAnd)|"
+    "ReplaceComparisonOperator_(Lt_LtE|Lt_GtE|LtE_Lt|LtE_Gt|Gt_GtE|Gt_LtE|GtE_Gt|GtE_Lt|"
+    "Eq_NotEq|NotEq_Eq|Is_IsNot|IsNot_Is))"
+)
+CHAPTERS = {  # how its headline starts, and its tests
+    "Get data": ["test_data.py"],
+    "Random numbers": ["test_rng.py"],
+    "Matrix multiplication": ["test_matmul.py", "test_properties.py"],
+    "Broadcasting": ["test_broadcast.py", "test_matmul.py", "test_properties.py"],
+    "CUDA": ["test_cuda.py", "test_matmul.py", "test_properties.py"],
+    "Past the course, on the CPU": ["test_matmul.py", "test_properties.py"],
+    "Past the course, on the GPU": ["test_cuda.py", "test_properties.py"],
+}
+OPTIONS = [
+    "-x",
+    "-q",
+    "--mnist=sample",
+    "--benchmark-disable",
+    "-pno:cacheprovider",
+    "-pno:randomly",
+]
+MEMORY = 2**34
+SECONDS = 180
+
+
+def tests_of(source, line):
+    """Return pytest's arguments for a line, one list for each of two runs.
+
+    They are for its chapter, without what tests the rungs far from it; the full shape is last.
+    """
+    lines = source.splitlines()
+    headline = [text[7:] for text in lines[:line] if text.startswith("# ---- ")][-1]
+    files = next(CHAPTERS[name] for name in CHAPTERS if headline.startswith(name))
+    rungs = [at for at, text in enumerate(lines, 1) if text.startswith("@rung(")]
+    near = [at for at in rungs if at <= line][-1:]
+    near += [at for at in rungs if at > line][:1]
+    names = [re.match(r"def (\w+)", lines[at]).group(1) for at in near]
+    near = " or ".join(["not matmul_", *names])
+    return [[*files, "-k", f"({near}) and {size}"] for size in ("not 50000", "50000")]
+
+
+def run_tests(folder, arguments, output):
+    """Run pytest on a clone, in a process of its own that the caller can kill with its children."""
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(pytest.main([*OPTIONS, *arguments]))
+
+
+def passes(folder, arguments):
+    """Return whether these tests pass on a clone, and the end of what pytest prints."""
+    output = folder / "output"
+    process = multiprocessing.Process(
+        target=run_tests, args=(folder, arguments, output)
+    )
+    process.start()
+    process.join(SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    text = output.read_text(errors="replace")
+    # A mutant that leaves Python with the status 0 before the last test does not pass.
+    came_to_its_end = re.search(r"(passed|skipped|deselected).* in \d", text)
+    passed = process.exitcode in (
+        pytest.ExitCode.OK,
+        pytest.ExitCode.NO_TESTS_COLLECTED,
+    )
+    return passed and bool(came_to_its_end), text[-2000:]
+
+
+def tested(clones, source, mutation):
+    """Return cosmic-ray's result for a mutant."""
+    operator = get_operator(mutation.operator_name)()
+    mutant = mutate_code(source, operator, mutation.occurrence)
+    folder = clones.get()
+    try:
+        (folder / "kernels.py").write_text(mutant, encoding="utf-8")
+        for arguments in tests_of(source, mutation.start_pos[0]):
+            passed, text = passes(folder, arguments)
+            if not passed:
+                break
+    finally:
+        clones.put(folder)
+    outcome = TestOutcome.SURVIVED if passed else TestOutcome.KILLED
+    return WorkResult(WorkerOutcome.NORMAL, text, outcome)
+
+
+def changed_lines(source, mutation):
+    """Return the first line in which a mutant differs, and what it has there instead."""
+    mutant = mutate_code(
+        source, get_operator(mutation.operator_name)(), mutation.occurrence
+    )
+    pairs = zip(source.splitlines(), mutant.splitlines(), strict=False)
+    at, (old, new) = next((n, p) for n, p in enumerate(pairs, 1) if p[0] != p[1])
+    return f"{at}: {mutation.operator_name[5:]}\n-{old}\n+{new}"
+
+
+def places(work):
+    """Where the mutants of a session are."""
+    mutations = (item.mutations[0] for item in work.work_items)
+    return {(m.operator_name, m.occurrence, m.start_pos, m.end_pos) for m in mutations}
+
+
+def main(session, workers=2):
+    multiprocessing.set_start_method("forkserver")
+    multiprocessing.set_forkserver_preload(["pytest", "torch", "numba"])
+    if not torch.cuda.is_available():
+        os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+    source = (HERE / "kernels.py").read_text(encoding="utf-8")
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary,
+        use_db(str(Path(session).resolve())) as work,
+    ):
+        clones = SimpleQueue()
+        for n in range(workers):
+            folder = Path(temporary, str(n))
+            subprocess.run(["git", "clone", "-q", str(HERE), str(folder)], check=True)
+            clones.put(folder)
+        if source != (folder / "kernels.py").read_text(encoding="utf-8"):
+            sys.exit("kernels.py has changes that are not committed: commit them first")
+        passed, text = passes(folder, [])
+        if not passed:
+            sys.exit(f"{text}\nthe tests fail before anything is changed")
+        os.chdir(HERE)
+        with use_db(str(Path(temporary, "mutants"))) as fresh:
+            init([Path("kernels.py")], fresh, {})
+            if not work.num_work_items:
+                work.add_work_items(fresh.work_items)
+            if places(work) != places(fresh):
+                sys.exit(
+                    f"{session} was begun with another kernels.py: give a new name"
+                )
+        mutations = {
+            item.job_id: item.mutations[0] for item in work.work_items
+            if OPERATORS.fullmatch(item.mutations[0].operator_name)
+        }  # fmt: skip
+        results = dict(work.results)
+        todo = [
+            job for job in mutations if job not in results or not results[job].is_killed
+        ]
+        random.shuffle(todo)
+        with ThreadPoolExecutor(workers) as pool:
+            jobs = {pool.submit(tested, clones, source, mutations[j]): j for j in todo}
+            for done in as_completed(jobs):
+                job, result = jobs[done], done.result()
+                work.set_result(job, result)
+                results[job] = result
+                if not result.is_killed:
+                    print(changed_lines(source, mutations[job]), flush=True)
+        killed = sum(results[job].is_killed for job in mutations)
+        print(
+            f"{killed} of {len(mutations)} mutants killed: {killed / len(mutations):.1%}"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))
