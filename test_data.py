@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -213,6 +212,14 @@ def test_opcode_without_a_place(tmp_path, opcode):
     )
     with pytest.raises(ValueError, match="an opcode that has no place"):
         load_mnist(path)
+
+
+def test_byte_that_is_no_opcode():
+    opcodes = {getattr(pickle, name)[0] for name in WITHOUT_A_PLACE}
+    opcodes |= {getattr(pickle, name)[0] for name in kernels.ArrayUnpickler.OPCODES}
+    for byte in set(range(256)) - opcodes - {pickle.FRAME[0]}:
+        with pytest.raises(pickle.UnpicklingError, match="an opcode that has no place"):
+            kernels.ArrayUnpickler(io.BytesIO(bytes([byte]) * 9)).load()
 
 
 @pytest.mark.parametrize(
@@ -587,9 +594,12 @@ def test_download_killed_and_started_again(
     eq([path for name in left for path in tmp_path.glob(name)], parts)
     eq(download_mnist(dest, f"{mirror}/whole"), dest)
     eq({*tmp_path.iterdir()}, {dest, *parts})  # another download might be on its way
-    for part in parts:
-        os.utime(part, (time.time() - 3601,) * 2)
-    download_mnist(dest, f"{mirror}/whole")
+    if parts:
+        written = parts[0].stat().st_mtime
+        for age in 3600, 3600.5:
+            assert parts[0].exists()
+            monkeypatch.setattr(kernels, "time", lambda age=age: written + age)
+            download_mnist(dest, f"{mirror}/whole")
     eq(os.listdir(tmp_path), ["mnist.pkl.gz"])
     eq(dest.read_bytes(), COURSE_FILE)
 

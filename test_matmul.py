@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import FrozenInstanceError
 
 import numba
 import numpy as np
@@ -391,6 +392,8 @@ def test_every_product_is_a_rung():
         eq(rung.device, "cuda" if "_cuda" in name else "cpu")
         slow = name in ("matmul_loops", "matmul_launch_kernel")
         eq(rung.shapes, (SMALL,) if slow else (SMALL, FULL))
+        with pytest.raises(FrozenInstanceError):
+            rung.fn = None
 
 
 def test_rungs_of_the_course():
