@@ -43,7 +43,7 @@ OPERATORS = re.compile(
 )
 CHAPTERS = {  # how its headline starts, and its tests
     "Get data": ["test_data.py"],
-    "Random numbers": ["test_rng.py"],
+    "Random numbers": ["test_rng.py", "test_matmul.py::test_what_is_compiled_and_how"],
     "Matrix multiplication": ["test_matmul.py", "test_properties.py"],
     "Broadcasting": ["test_broadcast.py", "test_matmul.py", "test_properties.py"],
     "CUDA": ["test_cuda.py", "test_matmul.py", "test_properties.py"],
@@ -63,10 +63,7 @@ SECONDS = 180
 
 
 def tests_of(source, line):
-    """Return pytest's arguments for a line, one list for each of two runs.
-
-    They are for its chapter, without what tests the rungs far from it; the full shape is last.
-    """
+    """Return pytest's arguments for a line: for what is quick and near, then for its chapter."""
     lines = source.splitlines()
     headline = [text[7:] for text in lines[:line] if text.startswith("# ---- ")][-1]
     files = next(CHAPTERS[name] for name in CHAPTERS if headline.startswith(name))
@@ -74,8 +71,7 @@ def tests_of(source, line):
     near = [at for at in rungs if at <= line][-1:]
     near += [at for at in rungs if at > line][:1]
     names = [re.match(r"def (\w+)", lines[at]).group(1) for at in near]
-    near = " or ".join(["not matmul_", *names])
-    return [[*files, "-k", f"({near}) and {size}"] for size in ("not 50000", "50000")]
+    return [[*files, "-k", f"({' or '.join(names)}) and not 50000"], files]
 
 
 def run_tests(folder, arguments, output):
