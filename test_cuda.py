@@ -122,6 +122,46 @@ def test_columns_that_do_not_fit_in_shared_memory():
         prove_on_device(rung, random_product((2, 1300, 3)))
 
 
+class Watched:
+    """An operand in the simulator: each index is within it, and those stored to are noted."""
+
+    def __init__(self, tensor):
+        self.array, self.shape, self.stored = tensor.numpy(), tensor.shape, []
+
+    def __getitem__(self, index):
+        assert all(0 <= i < size for i, size in zip(index, self.shape, strict=True))
+        return self.array[index]
+
+    def __setitem__(self, index, value):
+        assert all(0 <= i < size for i, size in zip(index, self.shape, strict=True))
+        self.stored.append(index)
+
+    def reshape(self, size):
+        return self.array.reshape(size)
+
+
+@pytest.mark.skipif(
+    not numba.config.ENABLE_CUDASIM, reason="Numba's simulator is not in use"
+)
+@pytest.mark.parametrize("shape", [(19, 12, 11), (3, 5, 21)])
+@pytest.mark.parametrize("rung", [rung.name for rung in GPU_RUNGS])
+def test_each_cell_is_stored_once(monkeypatch, rung, shape):
+    """By one thread of all: what two of them store might differ, and takes twice the time."""
+    skip_if_not_simulated(rung)
+    watched = []
+
+    def watch(tensor):
+        watched.append(Watched(tensor))
+        return watched[-1]
+
+    monkeypatch.setattr(kernels, "device_array", watch)
+    m, k, n = shape
+    RUNGS[rung].fn(torch.ones(m, k), torch.ones(k, n))
+    a, b, c = watched
+    eq((a.stored, b.stored), ([], []))
+    eq(sorted(c.stored), [(i, j) for i in range(m) for j in range(n)])
+
+
 class Recorder(list):
     """Takes a kernel's place, and notes how it is launched."""
 
@@ -238,7 +278,8 @@ for target in (8, 0), (9, 0):
 # what all 32 threads of a warp hold in an array.
 @njit
 def loaded(array, start):
-    return kernels.load4(array, start)
+    first, second, third, last = kernels.load4(array, start)
+    return last, third, second, first  # a float that is missing would not stay in its place
 
 def shfl_xor_sync(mask, held_by_lane, bit):
     assert mask == 2**32 - 1
@@ -282,7 +323,7 @@ def ptx(compiled):
 
 def test_device_functions_without_the_simulator(compiled):
     alone = {
-        "load4": [12, 13, 14, 15],
+        "load4": [15, 14, 13, 12],
         "warp_sum": [[sum(range(32))], [sum(lane**2 for lane in range(32))]],
         "block": [32, 8],
     }
@@ -310,6 +351,8 @@ def test_compiles(ptx, target, kernel, cells, float64, wide_loads):
     eq(".f64" in code, float64)
     for space in "global", "shared":
         eq(f"ld.{space}.v4.f32" in code, wide_loads)
+    if wide_loads:
+        eq(code.count("fma.rn.f32"), 4 * cells)
 
 
 def test_each_kernel_is_looked_at(ptx):

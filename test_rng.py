@@ -106,6 +106,22 @@ def test_a_new_seed_in_the_child_is_the_cure(draw):
 
 
 @needs_fork
+def test_child_leaves_in_order(monkeypatch):
+    """With the exit status 0, if it isn't killed first."""
+    waitpid, statuses = os.waitpid, []
+
+    def wait(pid, options):
+        pid, status = waitpid(pid, options)
+        statuses.append(status)
+        return pid, status
+
+    monkeypatch.setattr(os, "waitpid", wait)
+    monkeypatch.setattr(os, "kill", lambda pid, sig: None)
+    eq(forked(rand), COURSE_NUMBERS[0])
+    eq(statuses, [0])
+
+
+@needs_fork
 def test_fork_leaves_the_parent_alone():
     eq(forked.__defaults__, (10.0,))
     ne(forked(os.getpid), os.getpid())
