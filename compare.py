@@ -275,9 +275,9 @@ def compare(sides, args, tell):
             tell(f"process {4 * runs + done + 1}: {side.name}, {what}{left}")
             if result := start(side, args, only):
                 keep(result, side, storage)
+            if done and not base.times and not new.times:
+                raise CannotCompare(f"no benchmark ran: -k {args.k!r} selects none")
         runs += blocks
-        if not base.times and not new.times:
-            raise CannotCompare(f"no benchmark ran: -k {args.k!r} selects none")
         only = undecided(sides, args, runs)
         blocks = 1 if only else 0
     return verdicts(sides, args)

@@ -291,6 +291,7 @@ kernels.warp_sum.py_func(sums)
 alone = {
     "load4": loaded(np.arange(24, dtype="f4").reshape(3, 8), 12),
     "warp_sum": [sorted(set(held_by_lane)) for held_by_lane in sums],
+    "called by kernels": kernels.warp_sum.targetoptions["device"],
     "block": (kernels.WARP, kernels.WARPS),
 }
 print(json.dumps({"ptx": ptx, "alone": alone}))
@@ -325,6 +326,7 @@ def test_device_functions_without_the_simulator(compiled):
     alone = {
         "load4": [15, 14, 13, 12],
         "warp_sum": [[sum(range(32))], [sum(lane**2 for lane in range(32))]],
+        "called by kernels": True,
         "block": [32, 8],
     }
     eq(compiled["alone"], alone)

@@ -217,6 +217,7 @@ def test_opcode_without_a_place(tmp_path, opcode):
 
 
 def test_byte_that_is_no_opcode():
+    eq(sorted(kernels.ArrayUnpickler.dispatch), list(range(256)))
     opcodes = {getattr(pickle, name)[0] for name in WITHOUT_A_PLACE}
     opcodes |= {getattr(pickle, name)[0] for name in kernels.ArrayUnpickler.OPCODES}
     for byte in set(range(256)) - opcodes - {pickle.FRAME[0]}:

@@ -261,6 +261,19 @@ def test_padded_transpose(columns):
     eq(bt.tolist(), b.T.tolist() + [[0.0] * 3] * (len(bt) - columns))
 
 
+@pytest.mark.parametrize("rows, few", [(1, True), (15, True), (16, False), (17, False)])
+def test_few_rows_take_another_path(rows, few):
+    """Which of the two was taken shows in the last bits of the sums."""
+    product = random_product((rows, 784, 10))
+    a, b = product.a.numpy(), product.b.numpy()
+    by_few, by_tiles = np.empty((2, rows, 10), "f4")
+    kernels._few_rows(a, b, by_few)
+    kernels._prefetched_tiles(a, kernels.padded_transpose(b), by_tiles)
+    assert (by_few != by_tiles).any()
+    c = RUNGS["matmul_numba_address"].fn(product.a, product.b).numpy()
+    assert (c == (by_few if few else by_tiles)).all()
+
+
 def test_matrix_at_an_address():
     @njit
     def described(address, shape):
@@ -278,6 +291,8 @@ def test_a_tile_prefetches_as_many_rows_as_it_has():
     if not tile.signatures:
         kernels.matmul_numba_prefetch(torch.ones(9, 50), torch.ones(50, 7))
     ir = tile.inspect_llvm(tile.signatures[0])
+    ahead = 4 * kernels.TILE_ROWS  # 4 tiles
+    assert re.search(rf"mul .*, {ahead}\n|shl .*, {math.log2(ahead):.0f}\n", ir)
     fetches = re.findall(r"call void @llvm\.prefetch\S*\((.*)\)", ir)
     eq(len(fetches) % kernels.TILE_ROWS, 0)
     assert fetches
