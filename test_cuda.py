@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from types import SimpleNamespace
 
 import numba
@@ -123,13 +124,15 @@ def test_columns_that_do_not_fit_in_shared_memory():
 
 
 class Watched:
-    """An operand in the simulator: each index is within it, and those stored to are noted."""
+    """An operand in the simulator: each index is within it, and noted."""
 
     def __init__(self, tensor):
-        self.array, self.shape, self.stored = tensor.numpy(), tensor.shape, []
+        self.array, self.shape = tensor.numpy(), tensor.shape
+        self.loaded, self.stored = [], []
 
     def __getitem__(self, index):
         assert all(0 <= i < size for i, size in zip(index, self.shape, strict=True))
+        self.loaded.append(index)
         return self.array[index]
 
     def __setitem__(self, index, value):
@@ -160,6 +163,10 @@ def test_each_cell_is_stored_once(monkeypatch, rung, shape):
     a, b, c = watched
     eq((a.stored, b.stored), ([], []))
     eq(sorted(c.stored), [(i, j) for i in range(m) for j in range(n)])
+    if rung in ("matmul_cuda_shared", "matmul_cuda_tile", "matmul_cuda_vector"):
+        blocks = kernels.blocks_at_once(torch.device("cpu"), 0)
+        (times,) = set(Counter(b.loaded).values())  # once in each block
+        assert times <= blocks
 
 
 class Recorder(list):

@@ -291,8 +291,6 @@ def test_a_tile_prefetches_as_many_rows_as_it_has():
     if not tile.signatures:
         kernels.matmul_numba_prefetch(torch.ones(9, 50), torch.ones(50, 7))
     ir = tile.inspect_llvm(tile.signatures[0])
-    ahead = 4 * kernels.TILE_ROWS  # 4 tiles
-    assert re.search(rf"mul .*, {ahead}\n|shl .*, {math.log2(ahead):.0f}\n", ir)
     fetches = re.findall(r"call void @llvm\.prefetch\S*\((.*)\)", ir)
     eq(len(fetches) % kernels.TILE_ROWS, 0)
     assert fetches

@@ -187,6 +187,11 @@ def test_rand_array_goes_on_from_any_state(way, a):
     assert [*fill(1000), rand(), *fill(np.int64(1999))] == expected
 
 
+def test_powers_of_a_block():
+    for (a, p), powers in zip(kernels.GENERATORS, kernels.POWERS, strict=True):
+        eq(powers.tolist(), [pow(a, i + 1, p) for i in range(512)])
+
+
 @pytest.mark.parametrize("way", RAND_ARRAYS)
 def test_rand_array_refuses(way, monkeypatch):
     for n in -1, 1.5, None:
