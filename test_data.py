@@ -1,5 +1,7 @@
 """Get data: MNIST, chunks, Matrix, tensors."""
 
+import builtins
+import codecs
 import errno
 import gzip
 import io
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 
@@ -195,6 +198,30 @@ def test_refused(tmp_path, monkeypatch, content):
     with pytest.raises(ValueError, match=rf"bad\.pkl\.gz: damaged, or not .*{reason}"):
         load_mnist(path)
     eq(os.listdir(), ["bad.pkl.gz"])
+
+
+def test_no_other_name():
+    unpickler = kernels.ArrayUnpickler(io.BytesIO())
+    needed = "numpy numpy.core.multiarray numpy._core.multiarray _codecs".split()
+    modules = [*needed, "builtins", "os", "posix", "nt", "numpy.core", "numpy._core"]
+    names = {
+        *dir(np),
+        *dir(np._core.multiarray),
+        *dir(builtins),
+        *dir(os),
+        *dir(codecs),
+    }
+    found = set()
+    for module in modules:
+        for name in names | {"_reconstruct"}:
+            with suppress(pickle.UnpicklingError):
+                unpickler.find_class(module, name)
+                found.add(f"{module}.{name}")
+    eq(
+        found,
+        {"numpy.ndarray", "numpy.dtype", "_codecs.encode"}
+        | {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")},
+    )
 
 
 WITHOUT_A_PLACE = """

@@ -18,7 +18,7 @@ from numba import njit
 from numba.core.registry import CPUDispatcher
 
 import kernels
-from conftest import HERE, ODD_SHAPES, random_product
+from conftest import HERE, ODD_SHAPES, Product, random_product
 from kernels import FULL, LANES, RUNGS, SMALL, TILE_COLUMNS, dot, frobenius
 
 CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
@@ -107,6 +107,19 @@ def test_odd_shapes(rung, odd):
 @pytest.mark.parametrize("rung", [rung.name for rung in CPU_RUNGS])
 def test_strided_operands(rung, odd_strided):
     odd_strided.check(RUNGS[rung].fn(odd_strided.a, odd_strided.b))
+
+
+@pytest.mark.parametrize("rung", [r.name for r in CPU_RUNGS if FULL in r.shapes])
+def test_large_operands(rung):
+    """Beyond what a rung might do for few rows only: strided, of odd sizes, and without a stale result."""
+    dense = random_product((1501, 785, 11))
+    product = Product.of(
+        dense.a.T.contiguous().T, dense.b.repeat_interleave(2, 1)[:, ::2]
+    )
+    c = RUNGS[rung].fn(product.a, product.b)
+    negative = RUNGS[rung].fn(product.a, -product.b)
+    product.check(c)
+    product.check(-negative)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
