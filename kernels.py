@@ -30,11 +30,12 @@ from http.client import HTTPException
 from itertools import islice, zip_longest
 from pathlib import Path
 from time import monotonic, time
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import numba
 import numpy as np
 import torch
-from fastcore.net import urlopen
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import cuda, float32, njit, prange, types
@@ -77,7 +78,7 @@ def download_mnist(dest, url=MNIST_URL, timeout=10.0):
             f"{url}: not the course's file ({MNIST_BYTES:,} bytes, git blob id "
             f"{MNIST_BLOB}), but {len(content):,} bytes or more, git blob id {blob}"
         )
-    handle, part = tempfile.mkstemp(".part", f"{dest.name}.", dest.parent)
+    handle, part = tempfile.mkstemp(".part", f"{dest.name}.download-", dest.parent)
     try:
         with open(handle, "wb") as file:
             file.write(content)
@@ -86,7 +87,7 @@ def download_mnist(dest, url=MNIST_URL, timeout=10.0):
     except BaseException:
         os.unlink(part)
         raise
-    for left in dest.parent.glob(f"{glob.escape(dest.name)}.*.part"):
+    for left in dest.parent.glob(f"{glob.escape(dest.name)}.download-*.part"):
         with suppress(OSError):
             if time() - left.stat().st_mtime > 3600:
                 left.unlink()
@@ -96,18 +97,22 @@ def download_mnist(dest, url=MNIST_URL, timeout=10.0):
 def _fetch(url, timeout):
     content, deadline = bytearray(), monotonic() + 60 * timeout
     try:
-        response = urlopen(url, timeout=timeout)
+        with urlopen(url, timeout=timeout) as response:
+            while len(content) <= MNIST_BYTES and (block := response.read1(2**16)):
+                content += block
+                if sys.stderr.isatty():
+                    done = f"{len(content) / 1e6:.1f} of {MNIST_BYTES / 1e6:.1f} MB"
+                    end = "" if len(content) < MNIST_BYTES else "\n"
+                    print(f"\rMNIST: {done}", end=end, file=sys.stderr)
+                if monotonic() > deadline:
+                    raise TimeoutError(
+                        f"{url}: not complete after {60 * timeout:.0f} s"
+                    )
+    except HTTPError as error:
+        error.close()  # its body, of any length, is not read
+        raise
     except HTTPException as error:
         raise OSError(f"{url}: no answer in HTTP ({error!r})") from error
-    with response:
-        while len(content) <= MNIST_BYTES and (block := response.read1(2**16)):
-            content += block
-            if sys.stderr.isatty():
-                done = f"{len(content) / 1e6:.1f} of {MNIST_BYTES / 1e6:.1f} MB"
-                end = "" if len(content) < MNIST_BYTES else "\n"
-                print(f"\rMNIST: {done}", end=end, file=sys.stderr)
-            if monotonic() > deadline:
-                raise TimeoutError(f"{url}: not complete after {60 * timeout:.0f} s")
     return content
 
 
@@ -132,9 +137,10 @@ def load_mnist(path):
         except Exception as error:
             if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
                 raise
+            why = "".join(c if c.isprintable() else "?" for c in str(error)[:200])
             raise ValueError(
                 f"{path}: damaged, or not MNIST as the course has it "
-                f"({type(error).__name__}: {str(error)[:200]})"
+                f"({type(error).__name__}: {why})"
             ) from error
     return mnist
 

@@ -341,12 +341,12 @@ def test_device_functions_without_the_simulator(compiled):
     eq(compiled["alone"], alone)
 
 
-KERNELS = {  # how many cells a thread stores, whether it has float64, and 128-bit loads
-    "matmul_kernel": (1, True, False),
-    "coalesced_kernel": (1, False, False),
-    "shared_kernel": (1, False, False),
-    "tile_kernel": (40, False, False),
-    "vector_kernel": (40, False, True),
+KERNELS = {  # cells that a thread stores, barriers, and whether it has float64 and 128-bit loads
+    "matmul_kernel": (1, 0, True, False),
+    "coalesced_kernel": (1, 0, False, False),
+    "shared_kernel": (1, 2, False, False),
+    "tile_kernel": (40, 2, False, False),
+    "vector_kernel": (40, 2, False, True),
 }
 
 
@@ -354,11 +354,12 @@ KERNELS = {  # how many cells a thread stores, whether it has float64, and 128-b
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_compiles(ptx, target, kernel):
     """No sum is in memory."""
-    cells, float64, wide_loads = KERNELS[kernel]
+    cells, barriers, float64, wide_loads = KERNELS[kernel]
     code = ptx[target][kernel]
     assert f".target {target}" in code
     assert "__local_depot" not in code
     eq(code.count("st.global.f32"), cells)
+    eq(code.count("bar.sync"), barriers)
     eq(".f64" in code, float64)
     for space in "global", "shared":
         eq(f"ld.{space}.v4.f32" in code, wide_loads)

@@ -172,6 +172,18 @@ BAD_CONTENT = {
     ),
     "4 rows": (pickled(some_mnist(n=4)), "x_train is "),
     "a label too few": (pickled(some_mnist(y_train=np.zeros(4, "i8"))), "y_train is "),
+    "label 10 at the end": (
+        pickled(some_mnist(y_train=np.array([0, 1, 2, 3, 4, 5, 10])[-5:])),
+        "y_train has labels",
+    ),
+    "letters that steer a terminal": (
+        gzip.compress(b"cos\x1b[31m\nsystem\n."),
+        r"os\?\[31m\.system has no place",
+    ),
+    "zeros after the pickle": (
+        gzip.compress(pickle.dumps(some_mnist(), 2) + bytes(9)),
+        "something follows the pickle",
+    ),
     "label 10": (pickled(some_mnist(y_valid=np.full(5, 10))), "y_valid has labels"),
     "label -1": (pickled(some_mnist(y_valid=np.full(5, -1))), "y_valid has labels"),
     "a pixel of 1": (
@@ -462,12 +474,17 @@ class Mirror(BaseHTTPRequestHandler):
             "/long": (200, COURSE_FILE * 2, None),
             "/other": (200, COURSE_FILE[::-1], None),
             "/endless": (200, COURSE_FILE * 400, None),
+            "/chunks": (200, b"ff\r\nabc", "chunked"),
             "/stalls": (200, COURSE_FILE[:100_000], len(COURSE_FILE)),
         }[self.path]
         self.server.sent = 0
         self.send_response(status)
         self.send_header("Location", "/whole")
-        self.send_header("Content-Length", len(content) if length is None else length)
+        if length == "chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            size = len(content) if length is None else length
+            self.send_header("Content-Length", size)
         self.end_headers()
         try:
             for start in range(0, len(content), 2**16):
@@ -528,6 +545,7 @@ def test_download(tmp_path, mirror, course_file, page):
         ("other", ValueError, "not the course's file"),
         ("endless", ValueError, "not the course's file"),
         ("babble", OSError, "no answer in HTTP"),
+        ("chunks", OSError, "no answer in HTTP"),
         ("stalls", TimeoutError, "timed out"),
     ],
 )
@@ -610,7 +628,10 @@ def test_download_shows_its_progress_on_a_terminal(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no os.fork")
 @pytest.mark.parametrize(
     "page, fault, left",
-    [("stalls", TimeoutError, []), ("whole", RuntimeError, ["mnist.pkl.gz.*.part"])],
+    [
+        ("stalls", TimeoutError, []),
+        ("whole", RuntimeError, ["mnist.pkl.gz.download-*.part"]),
+    ],
     ids=["while it comes", "before it has its name"],
 )
 def test_download_killed_and_started_again(
@@ -630,13 +651,19 @@ def test_download_killed_and_started_again(
     eq([path for name in left for path in tmp_path.glob(name)], parts)
     eq(download_mnist(dest, f"{mirror}/whole"), dest)
     eq({*tmp_path.iterdir()}, {dest, *parts})  # another download might be on its way
+    neighbours = [
+        tmp_path / f"{name}.part" for name in ("mnist.pkl.gz", "mnist.pkl.gz.x")
+    ]
+    for neighbour in neighbours:
+        neighbour.touch()
+        os.utime(neighbour, (0, 0))
     if parts:
         written = parts[0].stat().st_mtime
         for age in 3600, 3600.5:
             assert parts[0].exists()
             monkeypatch.setattr(kernels, "time", lambda age=age: written + age)
             download_mnist(dest, f"{mirror}/whole")
-    eq(os.listdir(tmp_path), ["mnist.pkl.gz"])
+    eq({*tmp_path.iterdir()}, {dest, *neighbours})
     eq(dest.read_bytes(), COURSE_FILE)
 
 

@@ -109,15 +109,17 @@ def test_strided_operands(rung, odd_strided):
     odd_strided.check(RUNGS[rung].fn(odd_strided.a, odd_strided.b))
 
 
+@pytest.mark.parametrize("shape", [(3, 50, 7), (301, 1030, 11), (20, 33, 150)])
 @pytest.mark.parametrize("rung", [r.name for r in CPU_RUNGS if FULL in r.shapes])
-def test_large_operands(rung):
-    """Beyond what a rung might do for few rows only: strided, of odd sizes, and without a stale result."""
-    dense = random_product((301, 785, 11))
+def test_stale_results(rung, shape):
+    """Strided operands of sizes that no rung is timed with, of which one changes between two calls."""
+    dense = random_product(shape)
     product = Product.of(
         dense.a.T.contiguous().T, dense.b.repeat_interleave(2, 1)[:, ::2]
     )
     c = RUNGS[rung].fn(product.a, product.b)
-    negative = RUNGS[rung].fn(product.a, -product.b)
+    product.b.neg_()
+    negative = RUNGS[rung].fn(product.a, product.b)
     product.check(c)
     product.check(-negative)
 
@@ -327,6 +329,7 @@ def without_memory(x):
 
 ONES = torch.ones(2, 3), torch.ones(3, 4)
 ON_PAPER = torch.ones(2, 3, dtype=torch.cfloat).conj().imag
+B_ON_PAPER = torch.ones(3, 4, dtype=torch.cfloat).conj().imag
 WRONG_OPERANDS = {
     "inner sizes": (ONES[0], torch.ones(4, 3), ValueError, r"takes shapes .*\(4, 3\)"),
     "1 column": (torch.ones(2, 1), ONES[1], ValueError, r"takes shapes .*\(2, 1\)"),
@@ -344,6 +347,10 @@ WRONG_OPERANDS = {
     "list": (ONES[0], [[1.0]] * 3, TypeError, "b is a list, not a plain torch.Tensor"),
     "None": (None, ONES[1], TypeError, "a is a NoneType, not a plain torch.Tensor"),
     "gradients": (ONES[0].clone().requires_grad_(), ONES[1], ValueError, "a records grad"),
+    "gradients in b": (ONES[0], ONES[1].clone().requires_grad_(), ValueError, "b records grad"),
+    "nested b": (ONES[0], nested(ONES[1]), TypeError, "b is a Tensor, not a plain"),
+    "zeros on paper in b": (ONES[0], torch._efficientzerotensor((3, 4)), ValueError, "b has less"),
+    "negated on paper in b": (ONES[0], B_ON_PAPER, ValueError, "b records gradients or is a lazily"),
     "a subclass": (ONES[0].as_subclass(Subclass), ONES[1], TypeError, "a is a Subclass"),
     "nested": (nested(ONES[0]), ONES[1], TypeError, "a is a Tensor, not a plain"),
     "zeros on paper": (torch._efficientzerotensor((2, 3)), ONES[1], ValueError, "less memory"),

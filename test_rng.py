@@ -175,6 +175,8 @@ def test_rand_array_is_the_stream_of_rand(way, n):
     eq((numbers.shape, numbers.dtype), ((n,), np.float64))
     assert numbers.tolist() == expected
     eq(kernels.rnd_state, state_after)
+    getattr(kernels, way)(n)
+    assert numbers.tolist() == expected  # and are not written over
 
 
 @pytest.mark.parametrize("a", [0, 30268 * 30306 * 30322 - 1])
