@@ -27,6 +27,9 @@ COURSE_SEED = 457428938475
 SLOW = 0.25  # seconds; a call that takes longer is timed once
 COMPILED = 3  # seconds; a first call that takes longer does not owe it to a compiler
 
+needs_fork = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="this platform has no os.fork"
+)
 pytest_plugins = ["pytester"]  # test_ladder.py and test_compare.py run pytest
 chosen_data, load_before = pytest.StashKey(), pytest.StashKey()
 

@@ -43,6 +43,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch.autograd import forward_ad
 
+from ladder import printable
+
 # ---- Get data ----------------------------------------------------------------------
 
 MNIST_URL = (
@@ -100,10 +102,7 @@ def _fetch(url, timeout):
         with urlopen(url, timeout=timeout) as response:
             while len(content) <= MNIST_BYTES and (block := response.read1(2**16)):
                 content += block
-                if sys.stderr.isatty():
-                    done = f"{len(content) / 1e6:.1f} of {MNIST_BYTES / 1e6:.1f} MB"
-                    end = "" if len(content) < MNIST_BYTES else "\n"
-                    print(f"\rMNIST: {done}", end=end, file=sys.stderr)
+                _show_progress(len(content))
                 if monotonic() > deadline:
                     raise TimeoutError(
                         f"{url}: not complete after {60 * timeout:.0f} s"
@@ -114,6 +113,13 @@ def _fetch(url, timeout):
     except HTTPException as error:
         raise OSError(f"{url}: no answer in HTTP ({error!r})") from error
     return content
+
+
+def _show_progress(size):
+    if sys.stderr.isatty():
+        done = f"{size / 1e6:.1f} of {MNIST_BYTES / 1e6:.1f} MB"
+        end = "" if size < MNIST_BYTES else "\n"
+        print(f"\rMNIST: {done}", end=end, file=sys.stderr)
 
 
 def load_mnist(path):
@@ -137,10 +143,9 @@ def load_mnist(path):
         except Exception as error:
             if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
                 raise
-            why = "".join(c if c.isprintable() else "?" for c in str(error)[:200])
             raise ValueError(
                 f"{path}: damaged, or not MNIST as the course has it "
-                f"({type(error).__name__}: {why})"
+                f"({type(error).__name__}: {printable(str(error)[:200])})"
             ) from error
     return mnist
 

@@ -16,12 +16,7 @@ from fastcore.test import test_close as close
 from fastcore.test import test_eq as eq
 
 import kernels
-from conftest import (
-    HERE,
-    has_gpu,
-    random_product,
-    skip_if_not_simulated,
-)
+from conftest import HERE, has_gpu, random_product, skip_if_not_simulated
 from kernels import RUNGS, TPB, blocks_per_grid, launch_kernel, matmul_cell
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]
@@ -32,6 +27,9 @@ SHAPES = """
     0x3x2 3x0x2 3x2x0 1x1x1 1x1x7 3x2x1 5x17x3 9x33x7 11x7x13 19x12x3 49x4x3 2x785x1 1x3x71
 """.split()
 
+needs_simulator = pytest.mark.skipif(
+    not numba.config.ENABLE_CUDASIM, reason="Numba's simulator is not in use"
+)
 needs_gpu = pytest.mark.skipif(not has_gpu(), reason="there is no GPU to time")
 
 
@@ -132,22 +130,22 @@ class Watched:
         self.array, self.shape = tensor.numpy(), tensor.shape
         self.loaded, self.stored = [], []
 
-    def __getitem__(self, index):
+    def note(self, noted, index):
         assert all(0 <= i < size for i, size in zip(index, self.shape, strict=True))
-        self.loaded.append(index)
+        noted.append(index)
+
+    def __getitem__(self, index):
+        self.note(self.loaded, index)
         return self.array[index]
 
     def __setitem__(self, index, value):
-        assert all(0 <= i < size for i, size in zip(index, self.shape, strict=True))
-        self.stored.append(index)
+        self.note(self.stored, index)
 
     def reshape(self, size):
         return self.array.reshape(size)
 
 
-@pytest.mark.skipif(
-    not numba.config.ENABLE_CUDASIM, reason="Numba's simulator is not in use"
-)
+@needs_simulator
 @pytest.mark.parametrize("shape", [(19, 12, 11), (3, 5, 21)])
 @pytest.mark.parametrize("rung", [rung.name for rung in GPU_RUNGS])
 def test_each_cell_is_stored_once(monkeypatch, rung, shape):
@@ -203,8 +201,7 @@ def test_vector_loads_only_where_all_are_aligned(monkeypatch, k, offset):
     ],
 )
 def test_launch(monkeypatch, rung, rows, k, grid):
-    """The grid, the block, the stream and the bytes of shared memory: enough threads, and no block too many."""
-
+    """Grid, block, stream, bytes of shared memory: enough threads, and no block too many."""
     skip_if_not_simulated(rung)
     recorder = Recorder()
     kernel = {"matmul_cuda": "matmul_kernel"}.get(rung, f"{rung[12:]}_kernel")
@@ -242,9 +239,7 @@ def test_blocks_that_an_h100_holds_at_once(monkeypatch, shared, blocks):
     eq(kernels.blocks_at_once("cuda", shared), blocks)
 
 
-@pytest.mark.skipif(
-    not numba.config.ENABLE_CUDASIM, reason="Numba's simulator is not in use"
-)
+@needs_simulator
 def test_what_the_simulator_stands_in_for():
     eq(kernels.load4(np.arange(24).reshape(3, 8), 12), (12, 13, 14, 15))
     eq([kernels.blocks_at_once("cpu", shared) for shared in (49_152, 49_153)], [2, 0])

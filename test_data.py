@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kernels
-from conftest import HERE, SAMPLE
+from conftest import HERE, SAMPLE, needs_fork
 from kernels import Matrix, chunks, download_mnist, forked, islice_chunks, load_mnist
 
 VALS = [0.0, 0.0, 0.0, 0.19140625, 0.9296875, *[0.98828125] * 5]
@@ -173,7 +173,7 @@ BAD_CONTENT = {
     "4 rows": (pickled(some_mnist(n=4)), "x_train is "),
     "a label too few": (pickled(some_mnist(y_train=np.zeros(4, "i8"))), "y_train is "),
     "label 10 at the end": (
-        pickled(some_mnist(y_train=np.array([0, 1, 2, 3, 4, 5, 10])[-5:])),
+        pickled(some_mnist(y_train=np.array([2, 3, 4, 5, 10]))),
         "y_train has labels",
     ),
     "letters that steer a terminal": (
@@ -625,30 +625,25 @@ def test_download_shows_its_progress_on_a_terminal(
         assert re.fullmatch(r"MNIST: 0\.[012] of 0\.3 MB", line), line
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no os.fork")
+@needs_fork
 @pytest.mark.parametrize(
-    "page, fault, left",
-    [
-        ("stalls", TimeoutError, []),
-        ("whole", RuntimeError, ["mnist.pkl.gz.download-*.part"]),
-    ],
+    "page, fault, timeout, left",
+    [("stalls", TimeoutError, 0.3, 0), ("whole", RuntimeError, 10, 1)],
     ids=["while it comes", "before it has its name"],
 )
 def test_download_killed_and_started_again(
-    tmp_path, mirror, course_file, monkeypatch, page, fault, left
+    tmp_path, mirror, course_file, monkeypatch, page, fault, timeout, left
 ):
+    def killed(*names):
+        os.kill(os.getpid(), signal.SIGKILL)
+
     dest = tmp_path / "mnist.pkl.gz"
     with monkeypatch.context() as patch, pytest.raises(fault):
-        patch.setattr(
-            os, "replace", lambda *names: os.kill(os.getpid(), signal.SIGKILL)
-        )
-        forked(
-            lambda: download_mnist(dest, f"{mirror}/{page}"),
-            timeout=0.3 if page == "stalls" else 10,
-        )
-    parts = list(tmp_path.iterdir())
-    eq(len(parts), len(left))
-    eq([path for name in left for path in tmp_path.glob(name)], parts)
+        patch.setattr(os, "replace", killed)
+        forked(lambda: download_mnist(dest, f"{mirror}/{page}"), timeout)
+    parts = list(tmp_path.glob("mnist.pkl.gz.download-*.part"))
+    eq(list(tmp_path.iterdir()), parts)
+    eq(len(parts), left)
     eq(download_mnist(dest, f"{mirror}/whole"), dest)
     eq({*tmp_path.iterdir()}, {dest, *parts})  # another download might be on its way
     neighbours = [

@@ -328,8 +328,7 @@ def without_memory(x):
 
 
 ONES = torch.ones(2, 3), torch.ones(3, 4)
-ON_PAPER = torch.ones(2, 3, dtype=torch.cfloat).conj().imag
-B_ON_PAPER = torch.ones(3, 4, dtype=torch.cfloat).conj().imag
+ON_PAPER = [x.cfloat().conj().imag for x in ONES]
 WRONG_OPERANDS = {
     "inner sizes": (ONES[0], torch.ones(4, 3), ValueError, r"takes shapes .*\(4, 3\)"),
     "1 column": (torch.ones(2, 1), ONES[1], ValueError, r"takes shapes .*\(2, 1\)"),
@@ -350,12 +349,12 @@ WRONG_OPERANDS = {
     "gradients in b": (ONES[0], ONES[1].clone().requires_grad_(), ValueError, "b records grad"),
     "nested b": (ONES[0], nested(ONES[1]), TypeError, "b is a Tensor, not a plain"),
     "zeros on paper in b": (ONES[0], torch._efficientzerotensor((3, 4)), ValueError, "b has less"),
-    "negated on paper in b": (ONES[0], B_ON_PAPER, ValueError, "b records gradients or is a lazily"),
+    "negated on paper in b": (ONES[0], ON_PAPER[1], ValueError, "b records gradients or is a lazily"),
     "a subclass": (ONES[0].as_subclass(Subclass), ONES[1], TypeError, "a is a Subclass"),
     "nested": (nested(ONES[0]), ONES[1], TypeError, "a is a Tensor, not a plain"),
     "zeros on paper": (torch._efficientzerotensor((2, 3)), ONES[1], ValueError, "less memory"),
     "no memory": (ONES[0], without_memory(ONES[1]), ValueError, "b has less memory than its 12"),
-    "negated on paper": (ON_PAPER, ONES[1], ValueError, "lazily negated view"),
+    "negated on paper": (ON_PAPER[0], ONES[1], ValueError, "lazily negated view"),
     "elsewhere": (ONES[0], ONES[1].to("meta"), ValueError, "b is on meta, not on c"),
 }  # fmt: skip
 

@@ -12,15 +12,11 @@ from fastcore.test import test_eq as eq
 from fastcore.test import test_ne as ne
 
 import kernels
-from conftest import COURSE_SEED
+from conftest import COURSE_SEED, needs_fork
 from kernels import chunks, forked, rand, seed
 
 COURSE_STATE = 4976, 20238, 499
 COURSE_NUMBERS = 0.7645251082582081, 0.7920889799553945, 0.06912886811267205
-
-needs_fork = pytest.mark.skipif(
-    not hasattr(os, "fork"), reason="this platform has no os.fork"
-)
 
 
 @pytest.fixture(autouse=True)

@@ -8,29 +8,24 @@ cosmic-ray==8.7.0``, and Linux or macOS.
 """
 
 import argparse
-import contextlib
 import multiprocessing
 import os
 import random
 import re
 import resource
-import signal
-import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 import torch
+from clones import HERE, RUNNING, TESTS, clones, each, kill, stop_at_sigterm
 from cosmic_ray.commands import init
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
 from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
-
-HERE = Path(__file__).resolve().parent.parent
 
 # Of an operator's replacements, its neighbour and its opposite: the others are easier to find.
 OPERATORS = re.compile(
@@ -51,18 +46,9 @@ CHAPTERS = {  # how its headline starts, and its tests
     "Past the course, on the CPU": ["test_matmul.py", "test_properties.py"],
     "Past the course, on the GPU": ["test_cuda.py", "test_properties.py"],
 }
-OPTIONS = [
-    "-x",
-    "-q",
-    "--mnist=sample",
-    "--benchmark-disable",
-    "-pno:cacheprovider",
-    "-pno:randomly",
-]
 MEMORY = 2**34
 SECONDS = 600
 OUT_OF_TIME = f"stopped after {SECONDS} s"
-RUNNING = set()
 
 
 def tests_of(source, line):
@@ -87,23 +73,24 @@ def run_tests(folder, arguments, output):
     with open(output, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.exit(pytest.main([*OPTIONS, *arguments]))
+    sys.exit(pytest.main(["-x", *TESTS, *arguments]))
 
 
 def passes(folder, arguments):
     """Return whether these tests pass on a clone, and the end of what pytest prints."""
     output = folder / "output"
     process = multiprocessing.Process(
-        target=run_tests, args=(folder, arguments, output)
+        target=run_tests, args=(folder / "clone", arguments, output)
     )
     process.start()
     RUNNING.add(process.pid)
-    process.join(SECONDS)
-    in_time = process.exitcode is not None
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.join()
-    RUNNING.discard(process.pid)
+    try:
+        process.join(SECONDS)
+        in_time = process.exitcode is not None
+    finally:
+        kill(process.pid)
+        process.join()
+        RUNNING.discard(process.pid)
     text = output.read_text(errors="replace")
     if not in_time:
         text += f"\n{OUT_OF_TIME}"
@@ -116,28 +103,30 @@ def passes(folder, arguments):
     return passed and bool(came_to_its_end), text[-2000:]
 
 
-def tested(clones, source, mutation):
-    """Return cosmic-ray's result for a mutant."""
+def mutated(source, mutation):
     operator = get_operator(mutation.operator_name)()
-    mutant = mutate_code(source, operator, mutation.occurrence)
-    folder = clones.get()
+    return mutate_code(source, operator, mutation.occurrence)
+
+
+def tested(folders, source, mutation):
+    """Return cosmic-ray's result for a mutant."""
+    folder = folders.get()
     try:
-        (folder / "kernels.py").write_text(mutant, encoding="utf-8")
+        mutant = mutated(source, mutation)
+        (folder / "clone" / "kernels.py").write_text(mutant, encoding="utf-8")
         for arguments in tests_of(source, mutation.start_pos[0]):
             passed, text = passes(folder, arguments)
             if not passed:
                 break
     finally:
-        clones.put(folder)
+        folders.put(folder)
     outcome = TestOutcome.SURVIVED if passed else TestOutcome.KILLED
     return WorkResult(WorkerOutcome.NORMAL, text, outcome)
 
 
 def changed_lines(source, mutation):
     """Return the first line in which a mutant differs, and what it has there instead."""
-    mutant = mutate_code(
-        source, get_operator(mutation.operator_name)(), mutation.occurrence
-    )
+    mutant = mutated(source, mutation)
     pairs = zip(source.splitlines(), mutant.splitlines(), strict=False)
     at, (old, new) = next((n, p) for n, p in enumerate(pairs, 1) if p[0] != p[1])
     return f"{at}: {mutation.operator_name[5:]}\n-{old}\n+{new}"
@@ -164,32 +153,28 @@ def main():
     if not torch.cuda.is_available():
         os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
     source = (HERE / "kernels.py").read_text(encoding="utf-8")
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary,
-        use_db(str(Path(args.session).resolve())) as work,
-    ):
-        clones = SimpleQueue()
-        for n in range(args.at_once):
-            folder = Path(temporary, str(n))
-            subprocess.run(["git", "clone", "-q", str(HERE), str(folder)], check=True)
-            clones.put(folder)
-        if source != (folder / "kernels.py").read_text(encoding="utf-8"):
+    session = str(Path(args.session).resolve())
+    os.chdir(HERE)
+    with clones(args.at_once) as folders, use_db(session) as work:
+        folder = folders.get()
+        if source != (folder / "clone" / "kernels.py").read_text(encoding="utf-8"):
             sys.exit("kernels.py has changes that are not committed: commit them first")
-        os.chdir(HERE)
-        with use_db(str(Path(temporary, "mutants"))) as fresh:
-            init([Path("kernels.py")], fresh, {})
-            if not work.num_work_items:
-                work.add_work_items(fresh.work_items)
-            if places(work) != places(fresh):
-                sys.exit(f"{args.session} is of another kernels.py: give a new name")
+        with tempfile.TemporaryDirectory() as other:
+            with use_db(str(Path(other, "mutants"))) as fresh:
+                init([Path("kernels.py")], fresh, {})
+                if not work.num_work_items:
+                    work.add_work_items(fresh.work_items)
+                if places(work) != places(fresh):
+                    sys.exit(f"{session} is of another kernels.py: give a new name")
         print("first, all tests without a mutant", flush=True)
         passed, text = passes(folder, [])
         if not passed:
             sys.exit(f"{text}\nthe tests fail before anything is changed")
-        test_all(work, clones, source, args)
+        folders.put(folder)
+        test_all(work, folders, source, args)
 
 
-def test_all(work, clones, source, args):
+def test_all(work, folders, source, args):
     """Test the mutants of a session that have not been killed yet, and print what comes of it."""
     mutations = {
         item.job_id: item.mutations[0]
@@ -202,21 +187,17 @@ def test_all(work, clones, source, args):
     ]
     random.shuffle(todo)
     todo = todo[: args.sample]
-    pool = ThreadPoolExecutor(args.at_once)
-    try:
-        jobs = {pool.submit(tested, clones, source, mutations[j]): j for j in todo}
-        for n, done in enumerate(as_completed(jobs), 1):
-            job, results[jobs[done]] = jobs[done], done.result()
-            work.set_result(job, results[job])
-            if not results[job].is_killed:
+
+    def test(job):
+        return tested(folders, source, mutations[job])
+
+    with closing(each(todo, test, args.at_once)) as found:
+        for n, (job, result) in enumerate(found, 1):
+            work.set_result(job, result)
+            results[job] = result
+            if not result.is_killed:
                 print(f"survives: line {changed_lines(source, mutations[job])}")
             print(f"{n} of {len(todo)}", flush=True)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for group in list(RUNNING):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
-        pool.shutdown()
     killed = [result for result in results.values() if result.is_killed]
     late = sum(OUT_OF_TIME in result.output for result in killed)
     print(
@@ -226,7 +207,7 @@ def test_all(work, clones, source, args):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_at_sigterm()
     try:
         main()
     except KeyboardInterrupt:

@@ -8,21 +8,14 @@ behind; the seed of its order is printed. The exit status is 1 if any run failed
 import argparse
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import closing
 from itertools import groupby
-from pathlib import Path
-from queue import SimpleQueue
 
-HERE = Path(__file__).resolve().parent.parent
-PYTEST = [
-    sys.executable, "-m", "pytest", "--quiet", "--mnist=sample", "--benchmark-disable",
-    "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "soak",
-]  # fmt: skip
+from clones import HERE, RUNNING, TESTS, clones, each, kill, stop_at_sigterm
+
 KEPT = "__pycache__", "pytest-of-", ".benchmarks", ".hypothesis"
 SECONDS = 1800
 
@@ -46,16 +39,18 @@ def files(place):
     }
 
 
-def run(places, seed):
+def run(folders, seed):
     """Run the tests in the order of a seed; return what is wrong with that run, if anything."""
-    place = places.get()
+    place = folders.get()
+    (place / "tmp").mkdir(exist_ok=True)
     own = {"TMPDIR": place / "tmp", "PYTHONPATH": HERE / "results", "SOAK_SEED": seed}
     env = os.environ | {name: str(value) for name, value in own.items()}
     before, wrong = files(place), []
     try:
         with tempfile.TemporaryFile("w+", errors="replace") as output:
             tests = subprocess.Popen(
-                PYTEST, cwd=place / "clone", env=env, stdout=output, stderr=output,
+                [sys.executable, "-m", "pytest", *TESTS, "-p", "soak"],
+                cwd=place / "clone", env=env, stdout=output, stderr=output,
                 start_new_session=True,
             )  # fmt: skip
             RUNNING.add(tests.pid)
@@ -66,17 +61,13 @@ def run(places, seed):
             if status != 0:
                 output.seek(0)
                 wrong.append(f"exit status {status}\n{output.read()[-5000:]}")
-            with suppress(ProcessLookupError):
-                os.killpg(tests.pid, signal.SIGKILL)
+            if kill(tests.pid):
                 wrong.append("it leaves a process behind")
             tests.wait()
             RUNNING.discard(tests.pid)
         return wrong + [f"it leaves {path} behind" for path in files(place) - before]
     finally:
-        places.put(place)
-
-
-RUNNING = set()
+        folders.put(place)
 
 
 def main():
@@ -88,33 +79,19 @@ def main():
     if args.runs < 1 or args.at_once < 1:
         parser.error("there is at least one run, and one at once")
     seeds, failed = range(args.first_seed, args.first_seed + args.runs), 0
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        places = SimpleQueue()
-        for n in range(args.at_once):
-            place = Path(folder, str(n))
-            (place / "tmp").mkdir(parents=True)
-            clone = ["git", "clone", "--quiet", str(HERE), str(place / "clone")]
-            subprocess.run(clone, check=True)
-            places.put(place)
-        pool = ThreadPoolExecutor(args.at_once)
-        try:
-            jobs = {pool.submit(run, places, seed): seed for seed in seeds}
-            for done, job in enumerate(as_completed(jobs), 1):
-                failed += bool(job.result())
-                for wrong in job.result():
-                    print(f"seed {jobs[job]}: {wrong}", flush=True)
+    with clones(args.at_once) as folders:
+        runs = each(seeds, lambda seed: run(folders, seed), args.at_once)
+        with closing(runs):
+            for done, (seed, wrongs) in enumerate(runs, 1):
+                failed += bool(wrongs)
+                for wrong in wrongs:
+                    print(f"seed {seed}: {wrong}", flush=True)
                 print(f"{done} of {args.runs} runs, {failed} failed", flush=True)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for group in list(RUNNING):
-                with suppress(ProcessLookupError):
-                    os.killpg(group, signal.SIGKILL)
-            pool.shutdown()
     return failed > 0
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_at_sigterm()
     try:
         sys.exit(main())
     except KeyboardInterrupt:
