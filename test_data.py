@@ -659,7 +659,7 @@ def test_download_killed_and_started_again(
             monkeypatch.setattr(kernels, "time", lambda age=age: written + age)
             download_mnist(dest, f"{mirror}/whole")
     eq({*tmp_path.iterdir()}, {dest, *neighbours})
-    eq(dest.read_bytes(), COURSE_FILE)
+    assert dest.read_bytes() == COURSE_FILE
 
 
 def test_download_to_a_read_only_folder(tmp_path, monkeypatch):

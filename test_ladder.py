@@ -279,7 +279,7 @@ def test_same_run_same_file(run, tmp_path):
     for folder in "a", "b":
         ladder.figures(run, tmp_path / folder)
     for path in (tmp_path / "a").iterdir():
-        eq(path.read_bytes(), (tmp_path / "b" / path.name).read_bytes())
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
 @pytest.mark.parametrize("key, value", [

@@ -1,10 +1,9 @@
 """Matrix multiplication: each rung is proved against t1, tr and a float64 product, then timed."""
 
+import ctypes
 import math
-import os
+import mmap
 import re
-import subprocess
-import sys
 import warnings
 from dataclasses import FrozenInstanceError
 
@@ -18,8 +17,8 @@ from numba import njit
 from numba.core.registry import CPUDispatcher
 
 import kernels
-from conftest import HERE, ODD_SHAPES, Product, random_product
-from kernels import FULL, LANES, RUNGS, SMALL, TILE_COLUMNS, dot, frobenius
+from conftest import ODD_SHAPES, Product, needs_fork, random_product
+from kernels import FULL, LANES, RUNGS, SMALL, TILE_COLUMNS, dot, forked, frobenius
 
 CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
 
@@ -163,43 +162,47 @@ def test_another_default_dtype_or_device(rung, default, dense):
     dense.check(c)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="mprotect is of POSIX")
-def test_reads_nothing_past_its_operands():
-    """In a process of its own, with operands in front of memory that may not be read."""
-    done = subprocess.run(
-        [sys.executable, "-c", GUARDED], cwd=HERE, capture_output=True, text=True
-    )
-    eq((done.returncode, done.stdout), (0, "read what it may\n"))
+@needs_fork
+def test_reads_nothing_past_its_operands(monkeypatch):
+    """In a child process, in one thread, as a fork leaves the others behind."""
+    for parallel, serial in {
+        "_tiles": njit(fastmath=kernels.ANY_ORDER)(kernels._tiles.py_func),
+        "_prefetched_tiles_parallel": kernels._prefetched_tiles,
+        "_at_addresses_parallel": kernels._at_addresses,
+    }.items():
+        monkeypatch.setattr(kernels, parallel, serial)
+    kernels.matmul_numba_address(*ONES)  # what the child compiles is lost with it
+    eq(forked(products_of_guarded_operands, 60), 496)
 
 
-GUARDED = """
-import ctypes, mmap
-import numpy as np, torch
-import kernels
+def products_of_guarded_operands():
+    products = [
+        (kernels.matmul_numba_address, m, k, n)
+        for m in (1, 5, 6, 15, 16, 19, 21)
+        for k in (1, 2, 15, 16, 17, 33, 784)
+        for n in (1, 2, 5, 9, 10, 15, 16, 17, 33, 100)
+    ] + [
+        (rung, m, k, n)
+        for rung in (kernels.matmul_numba_tile, kernels.matmul_numba_prefetch)
+        for m, k, n in ((4, 17, 6), (9, 16, 5), (20, 50, 3))
+    ]
+    for rung, m, k, n in products:
+        c = rung(guarded(m, k), guarded(k, n))
+        assert c.shape == (m, n) and (c == k).all(), (rung, m, k, n)
+    return len(products)
 
-PAGE = mmap.PAGESIZE
 
 def guarded(rows, columns):
+    """Return ones in front of memory that may not be read."""
     size = 4 * rows * columns
-    pages = -(-size // PAGE) + 1
-    memory = mmap.mmap(-1, pages * PAGE)
+    readable = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, readable + mmap.PAGESIZE)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    end = ctypes.c_void_p(address + (pages - 1) * PAGE)
-    assert ctypes.CDLL(None).mprotect(end, PAGE, 0) == 0
-    array = np.frombuffer(memory, "f4", rows * columns, (pages - 1) * PAGE - size)
+    end = ctypes.c_void_p(address + readable)
+    eq(ctypes.CDLL(None).mprotect(end, mmap.PAGESIZE, 0), 0)
+    array = np.frombuffer(memory, "f4", rows * columns, readable - size)
     array[:] = 1
     return torch.from_numpy(array.reshape(rows, columns))
-
-for m in 1, 5, 6, 15, 16, 19, 21:
-    for k in 1, 2, 15, 16, 17, 33, 784:
-        for n in 1, 2, 5, 9, 10, 15, 16, 17, 33, 100:
-            c = kernels.matmul_numba_address(guarded(m, k), guarded(k, n))
-            assert c.shape == (m, n) and (c == k).all()
-for m, k, n in (4, 17, 6), (9, 16, 5), (20, 50, 3):
-    for rung in kernels.matmul_numba_tile, kernels.matmul_numba_prefetch:
-        assert (rung(guarded(m, k), guarded(k, n)) == k).all(), rung
-print("read what it may")
-"""
 
 
 # What Numba compiles, whether it shares the work out to threads, and the liberties it may take.
