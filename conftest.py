@@ -415,8 +415,9 @@ def m2(weights):
 
 
 @pytest.fixture(scope="module")
-def patient_simulator():
-    """The simulator's scheduler polls its threads; let these run more often in between."""
+def quick_switches():
+    """Let threads take turns more often: the simulator has one that polls the others, and a
+    race between calls comes to light."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield

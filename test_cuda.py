@@ -19,7 +19,7 @@ import kernels
 from conftest import HERE, has_gpu, random_product, skip_if_not_simulated
 from kernels import RUNGS, TPB, blocks_per_grid, launch_kernel, matmul_cell
 
-pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("quick_switches")]
 
 GPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cuda"]
 # A simulated thread is slow. K of 12 is the one for the vector kernel, which takes 4 at once.

@@ -3,8 +3,10 @@
 import ctypes
 import math
 import mmap
+import random
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
 
 import numba
@@ -21,6 +23,7 @@ from conftest import ODD_SHAPES, Product, needs_fork, random_product
 from kernels import FULL, LANES, RUNGS, SMALL, TILE_COLUMNS, dot, forked, frobenius
 
 CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
+FULL_RUNGS = [rung.name for rung in CPU_RUNGS if FULL in rung.shapes]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_strided_operands(rung, odd_strided):
 
 
 @pytest.mark.parametrize("shape", [(3, 50, 7), (301, 1030, 11), (20, 33, 150)])
-@pytest.mark.parametrize("rung", [r.name for r in CPU_RUNGS if FULL in r.shapes])
+@pytest.mark.parametrize("rung", FULL_RUNGS)
 def test_stale_results(rung, shape):
     """Strided operands of sizes that no rung is timed with, of which one changes between two calls."""
     dense = random_product(shape)
@@ -121,6 +124,47 @@ def test_stale_results(rung, shape):
     negative = RUNGS[rung].fn(product.a, product.b)
     product.check(c)
     product.check(-negative)
+
+
+@pytest.mark.usefixtures("quick_switches")
+@pytest.mark.parametrize("rung", FULL_RUNGS)
+def test_calls_from_several_threads(rung):
+    """Each thread gets the products of its own operands, though all have the same shape."""
+    one = random_product((6, 40, 10))
+    products = [one, Product.of(-one.a, one.b), Product.of(one.a, 2 * one.b)]
+
+    def errors(product):
+        results = [RUNGS[rung].fn(product.a, product.b) for _ in range(100)]
+        return (torch.stack(results) - product.exact).abs() > product.bound
+
+    with ThreadPoolExecutor(len(products)) as pool:
+        for wrong in pool.map(errors, products):
+            eq(wrong.count_nonzero().item(), 0)
+
+
+def settings():
+    """What a rung could change for all that comes after it."""
+    return (
+        torch.get_num_threads(),
+        numba.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.get_float32_matmul_precision(),
+        torch.is_grad_enabled(),
+        (torch.tensor(1e-40) * 1).item(),  # 0 if subnormals are flushed
+        torch.get_rng_state().numpy().tobytes(),
+        np.random.get_state()[1].tobytes(),
+        random.getstate(),
+        kernels.rnd_state,
+    )
+
+
+@pytest.mark.parametrize("rung", [rung.name for rung in CPU_RUNGS])
+def test_leaves_settings_as_they_are(rung, dense):
+    before = settings()
+    RUNGS[rung].fn(dense.a, dense.b)
+    if rung in FULL_RUNGS:  # with all of its threads
+        RUNGS[rung].fn(torch.ones(101, 1000), torch.ones(1000, 10))
+    assert settings() == before
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
