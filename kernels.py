@@ -650,7 +650,7 @@ def broadcast_shapes(a, b):
 
 
 def normalize_loop(x, mean, std):
-    """Return ``(x - mean) / std`` for x (n, m) and two 0-dimensional tensors, row by row."""
+    """Return ``(x - mean) / std`` for x (n, m) and two 0-dimensional tensors, row by row; n > 0."""
     return torch.stack([(row - mean) / std for row in x])
 
 
@@ -1359,7 +1359,7 @@ def launch_tiles(kernel, a, b, rows):
     """`launch_warps` with 10 columns of b in shared memory; without it if they don't fit."""
     shared = COLS * len(b) * 4
     if not blocks_at_once(a.device, shared):
-        return matmul_cuda_coalesced(a, b)
+        return launch_warps(coalesced_kernel, a, b)
     return launch_warps(kernel, a, b, rows, shared)
 
 
