@@ -145,15 +145,19 @@ def raises():
     ids=["hangs", "raises", "dies", "long message", "no number", "exits"],
 )
 def test_child_fails(monkeypatch, draw, error, message):
-    killed, kill = [], os.kill
+    killed, kill, ends, pipe = [], os.kill, [], os.pipe
     monkeypatch.setattr(os, "kill", lambda *args: killed.append(args) or kill(*args))
-    open_files = os.listdir("/dev/fd")
+    monkeypatch.setattr(os, "pipe", lambda: ends.extend(pipe()) or ends)
     with pytest.raises(error, match=message):
         forked(draw, timeout=0.2 if error is TimeoutError else 10)
-    eq([sig for pid, sig in killed], [signal.SIGKILL])
+    ((child, sig),) = killed
+    eq(sig, signal.SIGKILL)
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, 0)
-    eq(len(os.listdir("/dev/fd")), len(open_files))
+        os.waitpid(child, 0)
+    eq(len(ends), 2)
+    for end in ends:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(end)
 
 
 # ---- Many at once ------------------------------------------------------------------
