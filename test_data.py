@@ -503,6 +503,7 @@ class Mirror(BaseHTTPRequestHandler):
 def mirror_server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
         server.closing = threading.Event()
+        server.daemon_threads = False  # so that it waits for them when it is closed
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
