@@ -416,8 +416,7 @@ def m2(weights):
 
 @pytest.fixture(scope="module")
 def quick_switches():
-    """Let threads take turns more often: the simulator has one that polls the others, and a
-    race between calls comes to light."""
+    """Let threads take turns more often: in the simulator, one polls all others."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield

@@ -461,6 +461,8 @@ COURSE_FILE = bytes(range(256)) * 1000
 class Mirror(BaseHTTPRequestHandler):
     """A server on the loopback address; the path of the request says how it behaves."""
 
+    timeout = 30  # seconds; a client that says nothing is left
+
     def do_GET(self):
         if self.path == "/babble":
             return self.wfile.write(b"SSH-2.0-OpenSSH\r\n")

@@ -148,7 +148,12 @@ def raises():
 def test_child_fails(monkeypatch, draw, error, message):
     killed, kill, ends, pipe = [], os.kill, [], os.pipe
     monkeypatch.setattr(os, "kill", lambda *args: killed.append(args) or kill(*args))
-    monkeypatch.setattr(os, "pipe", lambda: ends.extend(pipe()) or ends)
+
+    def recorded():
+        ends.extend(pipe())
+        return tuple(ends)
+
+    monkeypatch.setattr(os, "pipe", recorded)
     with pytest.raises(error, match=message):
         forked(draw, timeout=0.2 if error is TimeoutError else 10)
     ((child, sig),) = killed
