@@ -3,6 +3,7 @@
 import os
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -414,13 +415,22 @@ def m2(weights):
 # ---- The proof ---------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@contextmanager
 def quick_switches():
-    """Let threads take turns more often: in the simulator, one polls all others."""
+    """Let threads take turns more often."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+@pytest.fixture(scope="module")
+def patient_simulator():
+    """The simulator's scheduler polls its threads; let these run more often in between."""
+    with quick_switches():
+        yield
 
 
 @dataclass

@@ -19,9 +19,10 @@ import kernels
 from conftest import HERE, has_gpu, random_product, skip_if_not_simulated
 from kernels import RUNGS, TPB, blocks_per_grid, launch_kernel, matmul_cell
 
-pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("quick_switches")]
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]
 
 GPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cuda"]
+WITH_SHARED_MEMORY = "matmul_cuda_shared", "matmul_cuda_tile", "matmul_cuda_vector"
 # A simulated thread is slow. K of 12 is the one for the vector kernel, which takes 4 at once.
 SHAPES = """
     0x3x2 3x0x2 3x2x0 1x1x1 1x1x7 3x2x1 5x17x3 9x33x7 11x7x13 19x12x3 49x4x3 2x77x1 1x3x71
@@ -119,7 +120,7 @@ def test_strided_operands(rung, odd_strided):
 
 def test_columns_that_do_not_fit_in_shared_memory():
     """10 columns of 1,300 floats are more than 48 KB: the rung takes the path without."""
-    for rung in "matmul_cuda_shared", "matmul_cuda_tile", "matmul_cuda_vector":
+    for rung in WITH_SHARED_MEMORY:
         prove_on_device(rung, random_product((2, 1300, 3)))
 
 
@@ -163,7 +164,7 @@ def test_each_cell_is_stored_once(monkeypatch, rung, shape):
     a, b, c = watched
     eq((a.stored, b.stored), ([], []))
     eq(sorted(c.stored), [(i, j) for i in range(m) for j in range(n)])
-    if rung in ("matmul_cuda_shared", "matmul_cuda_tile", "matmul_cuda_vector"):
+    if rung in WITH_SHARED_MEMORY:
         blocks = kernels.blocks_at_once(torch.device("cpu"), 0)
         (times,) = set(Counter(b.loaded).values())  # once in each block
         assert times <= blocks

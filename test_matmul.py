@@ -5,7 +5,6 @@ import math
 import mmap
 import random
 import re
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
@@ -20,7 +19,7 @@ from numba import njit
 from numba.core.registry import CPUDispatcher
 
 import kernels
-from conftest import ODD_SHAPES, Product, needs_fork, random_product
+from conftest import ODD_SHAPES, Product, needs_fork, quick_switches, random_product
 from kernels import FULL, LANES, RUNGS, SMALL, TILE_COLUMNS, dot, forked, frobenius
 
 CPU_RUNGS = [rung for rung in RUNGS.values() if rung.device == "cpu"]
@@ -141,14 +140,9 @@ def test_calls_from_several_threads(rung):
         results = [RUNGS[rung].fn(product.a, product.b) for _ in range(100)]
         return (torch.stack(results) - product.exact).abs() <= product.bound
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        with ThreadPoolExecutor(len(products)) as pool:
-            for cells in pool.map(right, products):
-                eq((cells.shape, cells.all().item()), ((100, 6, 10), True))
-    finally:
-        sys.setswitchinterval(before)
+    with quick_switches(), ThreadPoolExecutor(len(products)) as pool:
+        for cells in pool.map(right, products):
+            eq((cells.shape, cells.all().item()), ((100, 6, 10), True))
 
 
 def settings():

@@ -150,7 +150,7 @@ def test_property(rung, data):
 
 
 @pytest.mark.cuda
-@pytest.mark.usefixtures("quick_switches")
+@pytest.mark.usefixtures("patient_simulator")
 @pytest.mark.parametrize("rung", GPU_RUNGS)
 @settings(max_examples=settings().max_examples // 25)
 @given(data=st.data())
