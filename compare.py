@@ -96,9 +96,7 @@ def git(*args, env=None):
 def commit_of(revision):
     """Return the id of the commit that a user's word means."""
     try:
-        return git(
-            "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"
-        )
+        return git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     except CannotCompare:
         raise CannotCompare(f"{revision}: there is no such commit") from None
 
@@ -124,11 +122,7 @@ def commit_of_working_tree(scratch):
     git("-C", top, "add", "--all", env=env)
     tree = git("write-tree", env=env)
     name = {"NAME": "compare.py", "EMAIL": "compare.py"}
-    env = {
-        f"GIT_{who}_{key}": v
-        for who in ("AUTHOR", "COMMITTER")
-        for key, v in name.items()
-    }
+    env = {f"GIT_{who}_{key}": v for who in ("AUTHOR", "COMMITTER") for key, v in name.items()}
     return git("commit-tree", tree, "-p", "HEAD", "-m", "The working tree", env=env)
 
 
@@ -240,9 +234,7 @@ def verdicts(sides, args):
     """Return ``{benchmark: Verdict}`` of what both sides have."""
     base, new = sides
     return {
-        name: Verdict.of(
-            runs_of(times), runs_of(new.times[name]), args.threshold, args.confirmed
-        )
+        name: Verdict.of(runs_of(times), runs_of(new.times[name]), args.threshold, args.confirmed)
         for name, times in base.times.items()
         if name in new.times
     }
@@ -254,9 +246,7 @@ def undecided(sides, args, runs):
     Those are the unclear ones, until they have had the most runs that the user allows.
     """
     found = verdicts(sides, args)
-    return [
-        name for name in found if found[name].word == "unclear" and runs < args.max_runs
-    ]
+    return [name for name in found if found[name].word == "unclear" and runs < args.max_runs]
 
 
 def compare(sides, args, tell):
@@ -289,9 +279,7 @@ def compare(sides, args, tell):
 def table(found, sides):
     """Yield the lines of the result, the slower ones last, where they are seen."""
     order = "same", "unclear", "faster", "slower"
-    rows = sorted(
-        found.items(), key=lambda item: (order.index(item[1].word), item[1].factor)
-    )
+    rows = sorted(found.items(), key=lambda item: (order.index(item[1].word), item[1].factor))
     width = max((len(short(name)) for name in found), default=9)
     yield f"{'benchmark':{width}}  {'base':>8}  {'new':>8}  factor  interval      verdict"
     for name, v in rows:
@@ -357,9 +345,7 @@ def main(argv=None):
         default=os.cpu_count(),
         help="threads of the libraries",
     )
-    parser.add_argument(
-        "--mnist", default=default_data(), help="the data, as for pytest"
-    )
+    parser.add_argument("--mnist", default=default_data(), help="the data, as for pytest")
     args = parser.parse_args(argv)
     args.max_runs = max(args.runs, args.max_runs)
 

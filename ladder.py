@@ -70,9 +70,7 @@ def load_run(path):
             check_lesson(run["lesson"])
     except FAULTS as error:
         reason = printable(f"{type(error).__name__}: {error}")[:120]
-        raise ValueError(
-            f"{path}: not a run saved by pytest --benchmark-json ({reason})"
-        ) from None
+        raise ValueError(f"{path}: not a run saved by pytest --benchmark-json ({reason})") from None
     if not shapes:
         raise ValueError(f"{path}: there is no shape of which two rungs were timed")
     return run
@@ -96,9 +94,7 @@ def add_limits(benches):
         info, median = bench["extra_info"], bench["stats"]["median"]
         if "rung" in info:
             info["gflops"] = info["flops"] / median / 1e9
-            read, flops = (
-                rates.get((info["device"], key)) for key in ("read", "flops")
-            )
+            read, flops = (rates.get((info["device"], key)) for key in ("read", "flops"))
             if read and flops:
                 limit = max(info["bytes"] / read, info["flops"] / flops)
                 info["limit_share"] = limit / median
@@ -133,9 +129,7 @@ def steps(run, group):
 
 def place(info):
     """Return (shape, rung, step, device) from a file, if they are what they should be."""
-    shape, rung, step, device = (
-        info[key] for key in ("shape", "rung", "step", "device")
-    )
+    shape, rung, step, device = (info[key] for key in ("shape", "rung", "step", "device"))
     if not re.fullmatch(r"\d{1,12}x\d{1,12}x\d{1,12}", shape, re.ASCII):
         raise ValueError(f"a shape {shape}")
     if device not in DEVICES or not (isinstance(step, int) and 0 <= step < 10_000):
@@ -248,9 +242,7 @@ def fastest(rungs):
     """Return which of a shape's rungs is the fastest, and how far it is from the limit, in words."""
     step = fastest_of(rungs)
     share = step.limit_share
-    known = (
-        "" if math.isnan(share) else f", {digits(share * 100)}% of the machine's limit"
-    )
+    known = "" if math.isnan(share) else f", {digits(share * 100)}% of the machine's limit"
     return f"fastest: {step.rung}, {seconds(step.median)}{known}"
 
 
@@ -345,18 +337,14 @@ def encodable(text, encoding):
 def markdown(run, pictures=()):
     """Return the run's tables in Markdown, with the machine that made them and its pictures."""
     shapes = ladders(run)
-    text = [
-        f"- {shape}: {escaped(fastest(timed(rows)))}" for shape, rows in shapes.items()
-    ]
+    text = [f"- {shape}: {escaped(fastest(timed(rows)))}" for shape, rows in shapes.items()]
     text += [f"- {escaped(arithmetic(shapes))}", ""]
     text += [f"![{alt}]({path})\n" for alt, path in pictures]
     for shape, rows in shapes.items():
         text += [f"| {' | '.join((shape, *HEADER))} |", "| --- " + "| ---: " * 5 + "|"]
         for step in rows:
             if step.reason:
-                text.append(
-                    f"| {escaped(step.rung)} | {escaped(step.reason)} |" + " |" * 4
-                )
+                text.append(f"| {escaped(step.rung)} | {escaped(step.reason)} |" + " |" * 4)
             else:
                 values = (escaped(value.strip()) for value in (step.rung, *cells(step)))
                 text.append(f"| {' | '.join(values)} |")
@@ -376,9 +364,7 @@ def put_between_markers(path, text):
     content = path.read_bytes().decode()
     lines = content.splitlines()
     if not (lines.count(BEGIN) == lines.count(END) == 1 and content.count(END) == 1):
-        raise ValueError(
-            f"{path}: needs one line {BEGIN} and, after it, one line {END}"
-        )
+        raise ValueError(f"{path}: needs one line {BEGIN} and, after it, one line {END}")
     begin, end = lines.index(BEGIN), lines.index(END)
     if begin > end:
         raise ValueError(f"{path}: needs the line {BEGIN} before the line {END}")
@@ -614,9 +600,7 @@ def draw_histogram(run, title):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", help="a file made by pytest --benchmark-json")
-    parser.add_argument(
-        "--figures", metavar="DIR", help="draw the run into this folder"
-    )
+    parser.add_argument("--figures", metavar="DIR", help="draw the run into this folder")
     parser.add_argument(
         "--readme",
         metavar="FILE",
@@ -638,9 +622,7 @@ def main(argv=None):
                 if path.stem in ("ladder", "rows")
             ]
             put_between_markers(args.readme, markdown(run, links))
-        for line, style in report(
-            run, min(100, shutil.get_terminal_size((100, 24))[0])
-        ):
+        for line, style in report(run, min(100, shutil.get_terminal_size((100, 24))[0])):
             line = encodable(line, sys.stdout.encoding)
             if style and colour:
                 line = f"\x1b[{styles[style]}m{line}\x1b[0m"

@@ -1,6 +1,6 @@
 """How far compare.py can be trusted: commits compared with themselves, and with a slower rung.
 
-``python results/trust.py [WITH_ITSELF [SLOWER]]`` works on a clone in a temporary folder. It compares
+``python tools/trust.py [WITH_ITSELF [SLOWER]]`` works on a clone in a temporary folder. It compares
 the commit that is checked out with itself, and with a copy of it in which one rung takes 1.3
 times as long; it prints every verdict that is wrong, and how many there are.
 """
@@ -19,8 +19,12 @@ SLOWED = "test_rung[matmul_broadcast-5x784x10]"
 ONLY_SLOWED = "rung and 5x784x10 and broadcast"
 SLOWER = """
 
+from time import perf_counter
+
+from rungs import FULL, RUNGS, Rung
+
+
 def _slower(fn, factor):
-    from time import perf_counter
 
     def slower(a, b):
         start = perf_counter()
@@ -34,7 +38,7 @@ def _slower(fn, factor):
 
 
 RUNGS["matmul_broadcast"] = Rung(
-    "matmul_broadcast", _slower(RUNGS["matmul_broadcast"].fn, 1.3), (SMALL, FULL), "cpu"
+    "matmul_broadcast", _slower(matmul_broadcast, 1.3), (SMALL, FULL), "cpu"
 )
 """
 
@@ -59,9 +63,7 @@ def main(with_itself=20, slower=20):
 
         git("clone", "--quiet", str(HERE), ".")
         kernels = Path(folder, "kernels.py")
-        kernels.write_text(
-            kernels.read_text(encoding="utf-8") + SLOWER, encoding="utf-8"
-        )
+        kernels.write_text(kernels.read_text(encoding="utf-8") + SLOWER, encoding="utf-8")
         git("commit", "--quiet", "--all", "-m", "One rung takes 1.3 times as long")
         wrong = unclear = verdicts = found = 0
         for n in range(1, with_itself + 1):

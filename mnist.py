@@ -1,0 +1,136 @@
+"""The course's data set: download it, and load it without running anything that is in it."""
+
+import gzip
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+from http.client import HTTPException
+from io import BytesIO
+from pathlib import Path
+from time import monotonic
+from urllib.request import urlopen
+
+import numpy as np
+
+path_data = Path(__file__).parent / "data"
+path_gz = path_data / "mnist.pkl.gz"
+MNIST_URL = (
+    "https://github.com/mnielsen/neural-networks-and-deep-learning"
+    "/blob/master/data/mnist.pkl.gz?raw=true"
+)
+MNIST_BYTES = 17_051_982
+MNIST_BLOB = "059aba0d982e20e2ac125a3a59d89c3c2cd8b28a"  # as `git hash-object` says
+UNPACKED_LIMIT = 2**30  # bytes
+
+
+def download_mnist(dest, url=MNIST_URL, timeout=10.0):
+    """Download the course's MNIST file (17 MB) to the path ``dest``, and return that path.
+
+    ``dest`` appears whole or not at all: the content is compared with the git blob id of the
+    course's file, written beside ``dest``, and renamed. ``timeout`` is how many seconds the
+    server may be silent; the whole download may take 60 times as long. A terminal sees the
+    progress.
+
+    Raises ValueError if the content is not the course's file, OSError (such as TimeoutError
+    and URLError) if it can't be fetched or written.
+    """
+    dest = Path(dest)
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(dest.parent, os.W_OK):
+        raise PermissionError(f"{dest.parent}: this folder can't be written to")
+    content = _fetch(url, timeout)
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    if blob != MNIST_BLOB:
+        raise ValueError(
+            f"{url}: not the course's file ({MNIST_BYTES:,} bytes, git blob id "
+            f"{MNIST_BLOB}), but {len(content):,} bytes, git blob id {blob}"
+        )
+    handle, part = tempfile.mkstemp(".part", f"{dest.name}-", dest.parent)
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+        os.chmod(part, 0o644)
+        os.replace(part, dest)
+    except BaseException:
+        os.unlink(part)
+        raise
+    return dest
+
+
+def _fetch(url, timeout):
+    content, deadline = bytearray(), monotonic() + 60 * timeout
+    try:
+        with urlopen(url, timeout=timeout) as response:
+            while len(content) <= MNIST_BYTES and (block := response.read1(2**16)):
+                content += block
+                if sys.stderr.isatty():
+                    done = f"{len(content) / 1e6:.1f} of {MNIST_BYTES / 1e6:.1f} MB"
+                    end = "\n" if len(content) == MNIST_BYTES else ""
+                    print(f"\rMNIST: {done}", end=end, file=sys.stderr)
+                if monotonic() > deadline:
+                    raise TimeoutError(f"{url}: not complete after {60 * timeout:.0f} s")
+    except HTTPException as error:
+        raise OSError(f"{url}: no answer in HTTP ({error!r})") from error
+    return content
+
+
+def load_mnist(path):
+    """Return ``((x_train, y_train), (x_valid, y_valid), (x_test, y_test))`` from a file.
+
+    The file is a gzipped pickle. Images are float32 arrays of shape (n, 784) with values
+    in [0, 1), labels int64 arrays of shape (n,) with values 0 to 9; n is 5 or more.
+
+    Raises OSError if the file can't be read, ValueError if it holds anything else.
+    """
+    content = Path(path).read_bytes()
+    try:
+        with gzip.open(BytesIO(content)) as file:
+            pickled = file.read(UNPACKED_LIMIT + 1)
+        if len(pickled) > UNPACKED_LIMIT:
+            raise ValueError(f"it unpacks to more than {UNPACKED_LIMIT:,} bytes")
+        return _checked(ArrayUnpickler(BytesIO(pickled), encoding="latin-1").load())
+    except Exception as error:
+        raise ValueError(
+            f"{path}: damaged, or not MNIST as the course has it "
+            f"({type(error).__name__}: {str(error)[:200]})"
+        ) from error
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Loads arrays, and refuses a pickle that names anything else before it is called.
+
+    From "Restricting Globals" in the documentation of Python's pickle module.
+    """
+
+    NAMES = {
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+    }
+
+    def find_class(self, module, name):
+        module = module.replace("numpy.core.", "numpy._core.")  # before numpy 2
+        if (module, name) not in self.NAMES:
+            raise pickle.UnpicklingError(f"it names {f'{module}.{name}'!a}, which no array needs")
+        return super().find_class(module, name)
+
+
+def _checked(parts):
+    """Return the three pairs as contiguous arrays in this machine's byte order, if they are MNIST."""
+    mnist = []
+    for part, (x, y) in zip(("train", "valid", "test"), parts, strict=True):
+        x, y = (np.ascontiguousarray(z, z.dtype.newbyteorder("=")) for z in (x, y))
+        n = len(x)
+        if x.dtype != np.float32 or x.shape != (n, 784) or n < 5:
+            raise ValueError(f"x_{part} is {x.dtype} {x.shape}, not float32 (5 or more, 784)")
+        if y.dtype != np.int64 or y.shape != (n,):
+            raise ValueError(f"y_{part} is {y.dtype} {y.shape}, not int64 ({n},)")
+        if not (x.min() >= 0 and x.max() < 1):
+            raise ValueError(f"x_{part} has values outside of [0, 1)")
+        if not (y.min() >= 0 and y.max() <= 9):
+            raise ValueError(f"y_{part} has labels other than 0 to 9")
+        mnist.append((x, y))
+    return tuple(mnist)

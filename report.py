@@ -1,0 +1,200 @@
+"""What a run says and saves: the header, the ladder, the JSON file, and the progress on a terminal."""
+
+import os
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import numba
+import pytest
+import torch
+
+import ladder
+from bench_fixtures import choose_data, has_gpu, load_once, place
+from kernels import rand, seed
+from rungs import RUNGS
+
+COURSE_SEED = 457428938475
+LIBRARIES = "torch", "numba", "numpy", "fastcore", "pytest-benchmark"
+load_before = pytest.StashKey()
+
+
+def pytest_configure(config):
+    if sys.stdout.isatty() and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Progress(config), "progress")
+
+
+def pytest_report_header(config):
+    if config.option.collectonly:
+        return []
+    path, why = choose_data(config)
+    gpu = "none; its rungs are tested in Numba's simulator, and not timed"
+    if has_gpu():
+        gpu = torch.cuda.get_device_name()
+    threads = f"torch {torch.get_num_threads()}, numba {numba.get_num_threads()}"
+    config.stash[load_before] = load = getattr(os, "getloadavg", lambda: [0.0])()[0]
+    lines = [f"mnist: {path} ({why})", f"gpu: {gpu}", f"threads: {threads}"]
+    if load > 1:
+        lines.append(
+            f"load: {load:.1f}; something else is running, and it can slow down rungs with "
+            "several threads a thousand times"
+        )
+    return lines
+
+
+# ---- The ladder at the end ---------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session):
+    try:
+        return (yield)
+    except OSError as error:  # pytest-benchmark could not write; show what it measured
+        if reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
+            summarize(reporter, session.config)
+            reporter.write_line(f"ERROR: this run could not be saved: {error}", red=True)
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter, config):
+    # Also if pytest-benchmark raises in between, as it does for a regression.
+    try:
+        return (yield)
+    finally:
+        summarize(terminalreporter, config)
+
+
+def summarize(terminalreporter, config):
+    session = config._benchmarksession
+    run = {
+        "benchmarks": [
+            bench.as_dict(include_data=False, flat=False)
+            for bench in session.benchmarks
+            if bench and not bench.has_error
+        ]
+    }
+    complete(config, run)
+    write = terminalreporter.write_line
+    reasons = Counter(skip_reason(item) for item in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.items():
+        write(f"{count} skipped: {reason}")
+    for line, style in ladder.report(run, min(100, terminalreporter._tw.fullwidth)):
+        line = ladder.encodable(line, getattr(sys.stdout, "encoding", None))
+        write(line, **{style: True} if style else {})
+    if folder := config.getoption("figures"):
+        run["machine_info"] = session.get_machine_info()
+        describe(config, run)
+        folder = config.invocation_params.dir / folder
+        try:
+            names = [path.name for _, path in ladder.figures(run, folder)]
+            write(f"Drawn in {folder}: {', '.join(names)}, and the same as SVG")
+        except OSError as error:
+            write(f"ERROR: the run could not be drawn: {error}", red=True)
+
+
+def skip_reason(report):
+    return report.longrepr[2].removeprefix("Skipped: ")
+
+
+# ---- The saved run -----------------------------------------------------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(config, machine_info):
+    # The clock rate of the moment would make every two runs differ in their machine.
+    for key in "hz_actual", "hz_actual_friendly":
+        machine_info["cpu"].pop(key, None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(config, benchmarks, output_json):
+    complete(config, output_json)
+    describe(config, output_json)
+    if not config.getoption("benchmark_save_data"):
+        for bench in output_json["benchmarks"]:
+            bench["stats"].pop("data", None)
+
+
+def complete(config, run):
+    """Add to a run's benchmarks what the ladder's tables need beside them."""
+    run["load"] = config.stash.get(load_before, 0.0)
+    run["skipped"] = untimed(config.pluginmanager.get_plugin("terminalreporter"))
+    ladder.add_limits(run["benchmarks"])
+
+
+def untimed(terminalreporter):
+    """Return what the ladder says of the rungs that were to be timed, but were not."""
+    if terminalreporter is None:  # -p no:terminal
+        return []
+    found = []
+    for outcome in "skipped", "failed", "error":
+        for report in terminalreporter.stats.get(outcome, []):
+            file, _, case = report.nodeid.rpartition("::test_rung[")
+            rung, _, shape = case.removesuffix("]").partition("-")
+            if file and rung in RUNGS:
+                reason = skip_reason(report) if outcome == "skipped" else "it failed"
+                found.append(place(RUNGS[rung]) | {"shape": shape, "reason": reason})
+    return found
+
+
+def describe(config, run):
+    """Add to a run which data, libraries and GPU it used, and what the lesson draws from them."""
+    path, why = choose_data(config)
+    run["mnist"] = {"file": path.name, "why": why}
+    run["libraries"] = {name: version(name) for name in LIBRARIES}
+    run.setdefault("datetime", datetime.now(UTC).isoformat())
+    if has_gpu():
+        run["gpu"] = torch.cuda.get_device_name()
+    (x_train, _), *_ = load_once(path)
+    digit = (x_train[0] * 256).astype("u1").reshape(28, 28)
+    seed(COURSE_SEED)
+    fifty, counts = [rand() for _ in range(50)], [0] * 10
+    for _ in range(10_000):
+        counts[int(rand() * 10)] += 1
+    run["lesson"] = {
+        "digit": [row.tobytes().hex() for row in digit],
+        "rand": fifty,
+        "histogram": counts,
+    }
+
+
+# ---- What is going on --------------------------------------------------------------
+
+
+class Progress:
+    """Shows below the line of dots, on a terminal, which benchmark is under way."""
+
+    def __init__(self, config):
+        self.config, self.item, self.done, self.total = config, None, 0, 0
+
+    def pytest_collection_finish(self, session):
+        self.total = sum(
+            "benchmark" in item.fixturenames
+            and not any(all(mark.args) for mark in item.iter_markers("skipif"))
+            for item in session.items
+        )
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call":
+            self.write("")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logfinish(self):
+        self.write("")
+
+    def show(self, item, doing):
+        if item is not self.item:
+            self.item, self.done = item, self.done + 1
+        self.write(f"benchmark {self.done} of {self.total}: {doing} {item.name}")
+
+    def write(self, text):
+        """Write into the next line of the terminal, and go back to where the cursor was."""
+        plugins = self.config.pluginmanager
+        tw = plugins.get_plugin("terminalreporter")._tw
+        capture = plugins.get_plugin("capturemanager")
+        column, text = tw.width_of_current_line + 1, text[: tw.fullwidth - 1]
+        with capture.global_and_fixture_disabled():
+            tw._file.write(f"\n\x1b[K{text}\x1b[A\x1b[{column}G")
+            tw.flush()
