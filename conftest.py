@@ -35,8 +35,6 @@ def pytest_configure(config):
         raise pytest.UsageError("python -O drops assert, and with it every check")
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         raise pytest.UsageError("NUMBA_DISABLE_JIT is set: no rung could be compiled")
-    if not config.pluginmanager.has_plugin("benchmark"):
-        raise pytest.UsageError("this suite needs pytest-benchmark, which is turned off")
     if folder := config.getoption("figures"):
         try:
             (config.invocation_params.dir / folder).mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Broadcasting: the examples, the rules, and what they save."""
 
-from itertools import combinations_with_replacement, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -24,11 +24,8 @@ C_ABOVE_C = [[False, True, True], [False, False, True], [False, False, False]]
     "expression, expected",
     [
         ("A > 0", [True, True, False]),
-        ("0 < A", [True, True, False]),
         ("A + 1", [11.0, 7, -3]),
-        ("1 + A", [11.0, 7, -3]),
         ("2 * M", [[2.0, 4, 6], [8, 10, 12], [14, 16, 18]]),
-        ("M * 2", [[2.0, 4, 6], [8, 10, 12], [14, 16, 18]]),
         ("M + C", ROWS_PLUS_C),
         ("C + M", ROWS_PLUS_C),
         ("C.expand_as(M)", [[10.0, 20, 30]] * 3),
@@ -88,18 +85,12 @@ def test_digit_times_weights(m1, m2):
         ((256, 256, 3), (3,), (256, 256, 3)),
         ((8, 1, 6, 1), (7, 1, 5), (8, 7, 6, 5)),
         ((5, 4), (1,), (5, 4)),
-        ((5, 4), (4,), (5, 4)),
         ((15, 3, 5), (15, 1, 5), (15, 3, 5)),
-        ((15, 3, 5), (3, 5), (15, 3, 5)),
-        ((15, 3, 5), (3, 1), (15, 3, 5)),
         ((784, 1), (784, 10), (784, 10)),
         ((), (2, 3), (2, 3)),
-        ((3,), (0, 3), (0, 3)),
-        ((3, 1), (0,), (3, 0)),
         ((3,), (4,), None),
         ((2, 1), (8, 4, 3), None),
         ((256, 256, 3), (256,), None),
-        ((0,), (3,), None),
     ],
 )
 def test_rule(a, b, shape):
@@ -116,19 +107,17 @@ def test_rule(a, b, shape):
 
 def shape_or_none(broadcast, a, b):
     try:
-        return tuple(broadcast(a, b))
+        return broadcast(a, b)
     except ValueError:
         return None
 
 
 def test_every_pair_of_shapes():
-    """All 85 shapes of up to three dimensions of sizes 0 to 3, paired with each other."""
+    """Of up to three dimensions of sizes 0 to 3."""
     shapes = [shape for ndim in range(4) for shape in product(range(4), repeat=ndim)]
-    assert len(shapes) == 85
-    for a, b in combinations_with_replacement(shapes, 2):
-        ours = shape_or_none(broadcast_shapes, a, b)
-        assert ours == shape_or_none(broadcast_shapes, b, a), (a, b)
-        assert ours == shape_or_none(np.broadcast_shapes, a, b), (a, b)
+    for a, b in product(shapes, shapes):
+        expected = shape_or_none(np.broadcast_shapes, a, b)
+        assert shape_or_none(broadcast_shapes, a, b) == expected, (a, b)
 
 
 # ---- Timed -------------------------------------------------------------------------

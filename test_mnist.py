@@ -75,14 +75,11 @@ def images(value, dtype="f4", columns=784):
 
 
 BAD_CONTENT = {
-    "empty": (b"", "EOFError"),
     "text": (b"not a gzip file", "BadGzipFile"),
     "cut off": (pickled(some_mnist())[:-1], "EOFError"),
-    "a changed byte": (pickled(some_mnist())[:2000] + b"?" * 9 + pickled(some_mnist())[2009:], ""),
     "no pickle": (gzip.compress(b"~"), "UnpicklingError"),
     "runs code": (pickled((some_mnist(), Touch())), r"it names '\w+\.mkdir'"),
     "eval": (gzip.compress(b"cbuiltins\neval\n."), "it names 'builtins.eval'"),
-    "numpy.load": (gzip.compress(b"cnumpy\nload\n."), "it names 'numpy.load'"),
     "steers a terminal": (gzip.compress(b"cos\x1b[31m\nx\n."), r"names 'os\\x1b\[31m.x'"),
     "a number": (pickled(1), "TypeError"),
     "two parts": (pickled(some_mnist()[:2]), "ValueError"),
@@ -91,7 +88,6 @@ BAD_CONTENT = {
     "int32 labels": (pickled(some_mnist(y_test=np.zeros(5, "i4"))), "y_test is int32"),
     "783 columns": (pickled(some_mnist(x_valid=images(0, columns=783))), "x_valid is "),
     "4 rows": (pickled(some_mnist(n=4)), "x_train is "),
-    "a label too few": (pickled(some_mnist(y_train=np.zeros(4, "i8"))), "y_train is "),
     "label 10": (pickled(some_mnist(y_train=np.array([2, 3, 4, 5, 10]))), "y_train has labels"),
     "label -1": (pickled(some_mnist(y_valid=np.full(5, -1))), "y_valid has labels"),
     "a pixel of 1": (pickled(some_mnist(x_test=images(1))), "x_test has values"),
@@ -198,8 +194,6 @@ def test_download(tmp_path, mirror, page):
     assert download_mnist(dest, f"{mirror}/{page}") == dest
     assert dest.read_bytes() == COURSE_FILE
     assert os.listdir(dest.parent) == ["mnist.pkl.gz"]
-    if os.name == "posix":
-        assert dest.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize(
@@ -233,13 +227,6 @@ def test_download_refused(tmp_path):
         with pytest.raises(OSError, match="refused"):
             download_mnist(tmp_path / "mnist.pkl.gz", url)
     assert os.listdir(tmp_path) == []
-
-
-def test_download_slower_than_its_deadline(tmp_path, mirror, monkeypatch):
-    hours = iter(range(0, 10**6, 3600))
-    monkeypatch.setattr(mnist, "monotonic", lambda: next(hours))
-    with pytest.raises(TimeoutError, match="not complete after 600 s"):
-        download_mnist(tmp_path / "mnist.pkl.gz", f"{mirror}/whole", timeout=10)
 
 
 def test_download_runs_out_of_space(tmp_path, mirror, monkeypatch):
