@@ -1,188 +1,115 @@
-"""A register tile in LLVM's own language, with the next rows fetched while it is computed."""
+"""Few rows: what surrounds the product takes longer than the product."""
 
-import numpy as np
-import torch
-from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
-from numba import njit, prange, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
+from torch import float32
 
-from rungs import rung
+from rungs import check_operands, rung
 
-from beyond.cpu import ANY_ORDER, _dot32
+from beyond.microkernel import (
+    AHEAD,
+    LANES,
+    ROWS,
+    add_rest,
+    micro_kernel_of,
+    multiply_in_all_threads,
+    multiply_packed,
+    pack,
+)
+from beyond.vectors import add, broadcast, multiply_add, store
 
-
-def tile_size(features):
-    """Return (floats in a vector, rows, columns) of the tile that fits a CPU's registers.
-
-    ``features`` are LLVM's names. AVX-512: 32 registers of 16 floats, NEON: 32 of 4,
-    AVX2: 16 of 8.
-    """
-    if features.get("avx512f"):
-        return 16, 5, 5
-    return (4, 5, 5) if features.get("neon") else (8, 2, 5)
+FEW = 16  # rows: from here on it pays to pack b; measured with SSE2, AVX2 and AVX-512
+MUCH = 35_000 * LANES  # multiply-adds: from here on it pays to wake the other threads; likewise
 
 
-LANES, TILE_ROWS, TILE_COLUMNS = tile_size(get_host_cpu_features())
+# b as it is: neighbouring columns are neighbours in memory, so each float of a is multiplied by
+# LANES of them. x and y are more columns, or, if one vector holds them all, the next row of b.
+
+
+@njit
+def multiply_columns(a, at, x, y, sum0, sum1):
+    z = broadcast(a, at, LANES)
+    return multiply_add(x, z, sum0), multiply_add(y, z, sum1)
+
+
+@njit
+def store_columns(c, at, sum0, sum1, columns):
+    store(c, at, sum0, columns)
+    store(c, at + LANES, sum1, columns - LANES)
+
+
+@njit
+def multiply_two_rows(a, at, x, y, sum0, sum1):
+    sum0 = multiply_add(x, broadcast(a, at, LANES), sum0)
+    return sum0, multiply_add(y, broadcast(a, at + 1, LANES), sum1)
+
+
+@njit
+def store_both(c, at, sum0, sum1, columns):
+    store(c, at, add(sum0, sum1), columns)
+
+
+two_vectors = micro_kernel_of(multiply_columns, store_columns)
+one_vector = micro_kernel_of(multiply_two_rows, store_both)
+
+
+@njit
+def multiply_few_rows(a, b, c, m, k, n, ahead):
+    """c = a @ b, with b as it is; where a vector would go on past the end of b, k has a rest."""
+    sizes = m, k, n
+    for row in range(0, m, ROWS):
+        for column in range(0, n, 2 * LANES):
+            fetch = row * k, 0
+            if column + LANES < n:
+                whole = max(0, (k * n - column - 2 * LANES) // n + 1)
+                vectors = column, column + LANES, n
+                two_vectors(a, b, c, sizes, row, column, vectors, (whole, 1), fetch)
+            else:
+                whole = max(0, (k * n - column - LANES) // n + 1) // 2 * 2
+                vectors = column, column + n, n
+                one_vector(a, b, c, sizes, row, column, vectors, (whole, 2), fetch)
+            columns = column, column + 2 * LANES
+            add_rest(a, b, c, sizes, (row, row + ROWS), columns, (n, 1), whole)
+
+
+@njit
+def multiply_in_one_thread(a, b, c, m, k, n, ahead):
+    multiply_packed(a, pack(b, k, n), c, (m, k, n), ahead)
+
+
+def fastest(m, k, n):
+    """Return what multiplies matrices of these sizes in the least time."""
+    if m < FEW:
+        return multiply_few_rows
+    return multiply_in_one_thread if m * k * n < MUCH else multiply_in_all_threads
 
 
 @rung()
-def matmul_numba_prefetch(a, b):
-    """While a tile is computed, the rows of a tile to come are fetched from memory.
+def matmul_numba_few_rows(a, b):
+    """Up to 15 rows don't pay for packing b, nor a small product for waking the other threads."""
+    (m, k), n = a.shape, b.shape[1]
+    c = a.new_empty(m, n)
+    a, b = a.contiguous(), b.contiguous()
+    fastest(m, k, n)(a.numpy(), b.numpy(), c.numpy(), m, k, n, AHEAD)
+    return c
 
-    Without that, memory rests while the cores compute, and the cores while memory is read:
-    the two times add up. Numba has no prefetch instruction, and LLVM vectorizes no loop
-    that has one; so the tile's inner loop is written in LLVM's language, as large as the
-    registers allow (5 x 5 vectors of 16 floats with AVX-512).
+
+@rung()
+def matmul_numba_address(a, b):
+    """Addresses instead of arrays: wrapping three tensors takes longer than the small product.
+
+    A wrong address would end the process, so it looks at its operands itself.
     """
-    m, n = len(a), b.shape[1]
-    c = np.empty((m, n), np.float32)
-    _prefetched_tiles_parallel(a.contiguous().numpy(), padded_transpose(b.contiguous().numpy()), c)
-    return torch.from_numpy(c)
-
-
-TILES_AHEAD = 4
-
-
-@intrinsic
-def multiply_tile(typingctx, a, i, bt, j, c):
-    """c[i : i + TILE_ROWS, j : j + TILE_COLUMNS] = a @ bt.T, over K // LANES * LANES of K columns.
-
-    In Python, with all r and q at once::
-
-        for k in range(0, K // LANES * LANES, LANES):
-            prefetch(a[i + r + TILES_AHEAD * TILE_ROWS, k])
-            sums[r, q] += a[i + r, k : k + LANES] * bt[j + q, k : k + LANES]
-        c[i + r, j + q] = sums[r, q].sum()
-
-    The prefetch goes to the second-level cache. All three arrays are contiguous; bt has the
-    rows that the tile needs, even where c has no such column.
-    """
-
-    def codegen(context, builder, signature, args):
-        a, bt, c = arrays(context, builder, signature, args, 0, 2, 4)
-        i, j = args[1], args[3]
-        index, float_, byte = ir.IntType(64), ir.FloatType(), ir.IntType(8).as_pointer()
-        flag, vector = ir.IntType(32), ir.VectorType(float_, LANES)
-        width, n = (cgutils.unpack_tuple(builder, array.shape)[1] for array in (a, c))
-        ahead = builder.mul(width, index(TILES_AHEAD * TILE_ROWS))
-        prefetch = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]),
-            "llvm.prefetch.p0",
-        )
-
-        def starts(first, count, width):
-            rows = [builder.add(first, index(r)) for r in range(count)]
-            return [builder.mul(row, width) for row in rows]
-
-        def load(array, start, k):
-            item = builder.gep(array.data, [builder.add(start, k)])
-            return builder.load(builder.bitcast(item, vector.as_pointer()), align=4)
-
-        zero = ir.Constant(vector, None)
-        sums = [
-            [cgutils.alloca_once_value(builder, zero) for _ in range(TILE_COLUMNS)]
-            for _ in range(TILE_ROWS)
-        ]
-        rows, columns = starts(i, TILE_ROWS, width), starts(j, TILE_COLUMNS, width)
-        stop = builder.and_(width, index(-LANES))
-        with cgutils.for_range_slice(builder, index(0), stop, index(LANES), index) as (
-            k,
-            _,
-        ):
-            for row in rows:
-                item = builder.gep(a.data, [builder.add(builder.add(row, k), ahead)])
-                to_read, to_l2, data = flag(0), flag(2), flag(1)
-                item = builder.bitcast(item, byte)
-                builder.call(prefetch, [item, to_read, to_l2, data])
-            xs = [load(a, row, k) for row in rows]
-            for q, column in enumerate(columns):
-                y = load(bt, column, k)
-                for row_sums, x in zip(sums, xs, strict=True):
-                    product = builder.fmul(x, y, flags=["contract"])
-                    total = builder.load(row_sums[q])
-                    total = builder.fadd(total, product, flags=["contract"])
-                    builder.store(total, row_sums[q])
-        totals = add_lanes(builder, [builder.load(s) for row in sums for s in row])
-        outs = starts(i, TILE_ROWS, n)
-        for q in range(TILE_COLUMNS):
-            column = builder.add(j, index(q))
-            with builder.if_then(builder.icmp_signed("<", column, n)):
-                for out, total in zip(outs, totals[q::TILE_COLUMNS], strict=True):
-                    item = builder.gep(c.data, [builder.add(out, column)])
-                    builder.store(total, item)
-        return context.get_dummy_value()
-
-    return types.void(a, types.intp, bt, types.intp, c), codegen
-
-
-def arrays(context, builder, signature, args, *positions):
-    """Return those of an intrinsic's arguments that are arrays, with .data and .shape."""
-    return [context.make_array(signature.args[n])(context, builder, args[n]) for n in positions]
-
-
-def add_lanes(builder, vectors):
-    """Return the sum over the lanes of each vector: neighbours are added, in pairs of vectors."""
-    lane, count = ir.IntType(32), len(vectors)
-    even, odd = (
-        ir.Constant(ir.VectorType(lane, LANES), list(range(n, 2 * LANES, 2))) for n in (0, 1)
-    )
-    width = LANES
-    while width > 1:
-        if len(vectors) % 2:
-            vectors.append(vectors[-1])
-        vectors = [
-            builder.fadd(builder.shuffle_vector(x, y, even), builder.shuffle_vector(x, y, odd))
-            for x, y in zip(vectors[::2], vectors[1::2], strict=True)
-        ]
-        width //= 2
-    return [builder.extract_element(vectors[n // LANES], lane(n % LANES)) for n in range(count)]
-
-
-@njit
-def _prefetched_tile(a, bt, c, i):
-    """Compute the rows c[i : i + TILE_ROWS]."""
-    n, width = c.shape[1], a.shape[1]
-    for j in range(0, n, TILE_COLUMNS):
-        multiply_tile(a, i, bt, j, c)
-    for k in range(width // LANES * LANES, width):
-        for r in range(i, i + TILE_ROWS):
-            for j in range(n):
-                c[r, j] += a[r, k] * bt[j, k]
-
-
-@njit
-def _prefetched_tiles(a, bt, c):
-    m = len(c)
-    for i in range(0, m - TILE_ROWS + 1, TILE_ROWS):
-        _prefetched_tile(a, bt, c, i)
-    _rest(a, bt, c, m // TILE_ROWS * TILE_ROWS)
-
-
-@njit(parallel=True)
-def _prefetched_tiles_parallel(a, bt, c):
-    m = len(c)
-    for tile in prange(m // TILE_ROWS):
-        _prefetched_tile(a, bt, c, tile * TILE_ROWS)
-    _rest(a, bt, c, m // TILE_ROWS * TILE_ROWS)
-
-
-@njit(fastmath=ANY_ORDER)
-def _rest(a, bt, c, first):
-    for i in range(first, c.shape[0]):
-        for j in range(c.shape[1]):
-            c[i, j] = _dot32(a[i], bt[j])
-
-
-@njit
-def padded_transpose(b):
-    """Return b.T (N, K), contiguous, with rows of zeros up to a multiple of TILE_COLUMNS."""
-    width, n = b.shape
-    bt = np.empty((-(-n // TILE_COLUMNS) * TILE_COLUMNS, width), np.float32)
-    for k in range(width):
-        for j in range(n):
-            bt[j, k] = b[k, j]
-    bt[n:] = 0
-    return bt
+    left, right = a.shape, b.shape
+    fit = len(left) == len(right) == 2 and left[1] == right[0]
+    floats = a.dtype is b.dtype is float32 and a.is_cpu and b.is_cpu
+    if not (fit and floats) or a.is_neg() or b.is_neg():
+        check_operands(a, b)
+        raise ValueError("a or b is only a view that negates its memory: use .resolve_neg()")
+    (m, k), n = left, right[1]
+    c = a.new_empty(m, n)
+    a, b = a.contiguous(), b.contiguous()
+    address_a, address_b = a.data_ptr(), b.data_ptr()
+    if not (address_a and address_b) and m * k * n:
+        raise ValueError("a or b has no memory of its own")
+    fastest(m, k, n)(address_a, address_b, c.data_ptr(), m, k, n, AHEAD)
+    return c

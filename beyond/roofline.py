@@ -3,24 +3,21 @@
 import numpy as np
 from numba import njit, prange
 
-from beyond.prefetch import LANES
+from beyond.microkernel import LANES
 
 
 def multiply_add(n, threads):
-    """Do 24 * LANES * n * threads float32 operations in registers; return a result per thread.
-
-    A measure of the machine: nothing is read from memory. Each result is 12 * LANES.
-    """
+    """Do 24 * LANES * n * threads operations in registers; return 12 * LANES for each thread."""
     out = np.zeros(threads, np.float32)
-    _multiply_add(np.float32(0.5), n, out)
+    multiply_add_half(np.float32(0.5), n, out)
     return out
 
 
 @njit(parallel=True, fastmath={"contract"})
-def _multiply_add(x, n, out):
+def multiply_add_half(half, n, out):
     for thread in prange(len(out)):
         sums = np.zeros(12 * LANES, np.float32)
         for _ in range(n):
             for lane in range(12 * LANES):
-                sums[lane] = sums[lane] * x + x
+                sums[lane] = sums[lane] * half + half
         out[thread] = sums.sum()

@@ -1,0 +1,109 @@
+"""SIMD vectors: each function alone, at every width, and the rungs that are built of them."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import njit
+
+from beyond import vectors
+
+AT = np.arange(1, 41, dtype="f4").reshape(2, 20)  # i is the index of a float in C order
+WIDTHS = [1, 4, 8, 16]
+
+
+def compiled(lanes, *names):
+    """Return a function that puts a vector, made of ``at`` in the way of its lines, into ``out``."""
+    source = "def fn(at, out):\n    " + "\n    ".join(names)
+    space = {name: getattr(vectors, name) for name in dir(vectors)} | {"L": lanes}
+    exec(source, space)
+    return njit(space["fn"])
+
+
+CASES = {
+    "zeros": ("x = zeros(L)", lambda lanes: np.zeros(lanes)),
+    "load": ("x = load(at, 3, L)", lambda lanes: np.arange(4, 4 + lanes)),
+    "load past a row": ("x = load(at, 18, L)", lambda lanes: np.arange(19, 19 + lanes)),
+    "broadcast": ("x = broadcast(at, 5, L)", lambda lanes: np.full(lanes, 6)),
+    "multiply_add": (
+        "x = multiply_add(load(at, 0, L), load(at, 2, L), broadcast(at, 9, L))",
+        lambda lanes: np.arange(1, 1 + lanes) * np.arange(3, 3 + lanes) + 10,
+    ),
+    "add": ("x = add(load(at, 0, L), broadcast(at, 1, L))", lambda lanes: np.arange(3, 3 + lanes)),
+    "total": ("x = total(load(at, 0, L))", lambda lanes: [lanes * (lanes + 1) / 2]),
+}
+
+
+@pytest.mark.parametrize("by", ["array", "address"])
+@pytest.mark.parametrize("lanes", WIDTHS)
+@pytest.mark.parametrize("case", CASES)
+def test_function(case, lanes, by):
+    line, expected = CASES[case]
+    out = np.full(20, -1, "f4")
+    fn = compiled(lanes, line, "store(out, 1, x, 16)")
+    fn(AT, out) if by == "array" else fn(AT.ctypes.data, out.ctypes.data)
+    expected = np.asarray(expected(lanes), "f4")
+    assert out.tolist() == [-1, *expected, *[-1] * (19 - len(expected))]
+
+
+@pytest.mark.parametrize("count", [-3, 0, 1, 5, 8, 99])
+def test_store_the_first_lanes(count):
+    out = np.zeros(20, "f4")
+    compiled(8, "x = load(at, 0, L)", f"store(out, 2, x, {count})")(AT, out)
+    stored = max(0, min(8, count))
+    assert out.tolist() == [0, 0, *range(1, 1 + stored), *[0] * (18 - stored)]
+
+
+def test_prefetch_may_go_past_the_end():
+    out = np.zeros(1, "f4")
+    compiled(1, "prefetch(at, 0)", "prefetch(at, 10**12)", "store(out, 0, load(at, 0, 1), 1)")(
+        AT, out
+    )
+    assert out == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_total_lets_nan_and_inf_come_through(value):
+    out = np.zeros(1, "f4")
+    x = np.array([1, 2, value, 4], "f4")
+    compiled(4, "store(out, 0, total(load(at, 0, L)), 1)")(x, out)
+    np.testing.assert_equal(out[0], np.float32(value))
+
+
+# ---- What Numba compiles for -------------------------------------------------------
+
+TARGETS = {  # NUMBA_CPU_NAME, and the lanes and the number of its registers
+    "SSE2": ("generic", (4, 16)),
+    "AVX2": ("haswell", (8, 16)),
+}
+SHAPES = "1x1x1 5x784x10 7x19x6 15x33x40 20x100x11 21x784x10 300x785x9".split()
+CHECK = f"""
+from bench_fixtures import Product, RUNGS
+from beyond.microkernel import simd
+for shape in {SHAPES}:
+    product = Product.random(*map(int, shape.split("x")))
+    for name in "tile", "prefetch", "few_rows", "address":
+        product.check(RUNGS["matmul_numba_" + name].fn(product.a, product.b))
+print(simd())
+"""
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="this CPU has only one kind of registers"
+)
+def test_rungs_for_narrower_cpus():
+    """What is built of vectors, compiled for another CPU in a process of its own."""
+    processes = {}
+    for target, (cpu, _) in TARGETS.items():
+        env = os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
+        processes[target] = subprocess.Popen(
+            [sys.executable, "-c", CHECK], cwd=Path(__file__).parent, env=env, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    for target, process in processes.items():
+        output, errors = process.communicate()
+        assert (output, errors) == (f"{TARGETS[target][1]}\n", "")
