@@ -77,7 +77,7 @@ def whole_mnist(mnist):
 @pytest.fixture(scope="session")
 def train(mnist):
     """x_train (50000, 784) and y_train (50000,) as tensors; the sample repeats its rows."""
-    return [torch.from_numpy(np.resize(array, (50_000, *array.shape[1:]))) for array in mnist[0]]
+    return [torch.tensor(np.resize(array, (50_000, *array.shape[1:]))) for array in mnist[0]]
 
 
 @pytest.fixture(scope="session")

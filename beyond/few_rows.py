@@ -6,74 +6,40 @@ from torch import float32
 from rungs import check_operands, rung
 
 from beyond.microkernel import (
-    AHEAD,
     LANES,
     ROWS,
     add_rest,
     micro_kernel_of,
     multiply_in_all_threads,
-    multiply_packed,
-    pack,
+    multiply_in_one_thread,
 )
-from beyond.vectors import add, broadcast, multiply_add, store
+from beyond.vectors import broadcast, store
 
 FEW = 16  # rows: from here on it pays to pack b; measured with SSE2, AVX2 and AVX-512
 MUCH = 35_000 * LANES  # multiply-adds: from here on it pays to wake the other threads; likewise
 
 
-# b as it is: neighbouring columns are neighbours in memory, so each float of a is multiplied by
-# LANES of them. x and y are more columns, or, if one vector holds them all, the next row of b.
+@njit
+def put_columns(c, at, x, y, columns):
+    store(c, at, x, columns)
+    store(c, at + LANES, y, columns - LANES)
+
+
+across_columns = micro_kernel_of(broadcast, put_columns)
 
 
 @njit
-def multiply_columns(a, at, x, y, sum0, sum1):
-    z = broadcast(a, at, LANES)
-    return multiply_add(x, z, sum0), multiply_add(y, z, sum1)
+def multiply_few_rows(a, b, c, m, k, n):
+    """c = a @ b, with b as it is: each float of a is multiplied by neighbouring columns.
 
-
-@njit
-def store_columns(c, at, sum0, sum1, columns):
-    store(c, at, sum0, columns)
-    store(c, at + LANES, sum1, columns - LANES)
-
-
-@njit
-def multiply_two_rows(a, at, x, y, sum0, sum1):
-    sum0 = multiply_add(x, broadcast(a, at, LANES), sum0)
-    return sum0, multiply_add(y, broadcast(a, at + 1, LANES), sum1)
-
-
-@njit
-def store_both(c, at, sum0, sum1, columns):
-    store(c, at, add(sum0, sum1), columns)
-
-
-two_vectors = micro_kernel_of(multiply_columns, store_columns)
-one_vector = micro_kernel_of(multiply_two_rows, store_both)
-
-
-@njit
-def multiply_few_rows(a, b, c, m, k, n, ahead):
-    """c = a @ b, with b as it is; where a vector would go on past the end of b, k has a rest."""
-    sizes = m, k, n
+    The last rows of b are a rest, as a vector would go on past its end.
+    """
     for row in range(0, m, ROWS):
         for column in range(0, n, 2 * LANES):
-            fetch = row * k, 0
-            if column + LANES < n:
-                whole = max(0, (k * n - column - 2 * LANES) // n + 1)
-                vectors = column, column + LANES, n
-                two_vectors(a, b, c, sizes, row, column, vectors, (whole, 1), fetch)
-            else:
-                whole = max(0, (k * n - column - LANES) // n + 1) // 2 * 2
-                vectors = column, column + n, n
-                one_vector(a, b, c, sizes, row, column, vectors, (whole, 2), fetch)
-            columns = column, column + 2 * LANES
-            add_rest(a, b, c, sizes, (row, row + ROWS), columns, (n, 1), whole)
-
-
-@njit
-def multiply_in_one_thread(a, b, c, m, k, n, ahead):
-    multiply_packed(a, pack(b, k, n), c, (m, k, n), ahead)
+            whole = max(0, (k * n - column - 2 * LANES) // n + 1)
+            b_vectors, steps = (column, column + LANES, n), (whole, 1)
+            across_columns(a, b, c, (m, k, n), row, column, b_vectors, steps, (row * k, 0))
+            add_rest(a, b, c, (m, k, n), row, (column, column + 2 * LANES), (n, 1), whole)
 
 
 def fastest(m, k, n):
@@ -87,9 +53,8 @@ def fastest(m, k, n):
 def matmul_numba_few_rows(a, b):
     """Up to 15 rows don't pay for packing b, nor a small product for waking the other threads."""
     (m, k), n = a.shape, b.shape[1]
-    c = a.new_empty(m, n)
-    a, b = a.contiguous(), b.contiguous()
-    fastest(m, k, n)(a.numpy(), b.numpy(), c.numpy(), m, k, n, AHEAD)
+    a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
+    fastest(m, k, n)(a.numpy(), b.numpy(), c.numpy(), m, k, n)
     return c
 
 
@@ -106,10 +71,9 @@ def matmul_numba_address(a, b):
         check_operands(a, b)
         raise ValueError("a or b is only a view that negates its memory: use .resolve_neg()")
     (m, k), n = left, right[1]
-    c = a.new_empty(m, n)
-    a, b = a.contiguous(), b.contiguous()
+    a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
     address_a, address_b = a.data_ptr(), b.data_ptr()
     if not (address_a and address_b) and m * k * n:
         raise ValueError("a or b has no memory of its own")
-    fastest(m, k, n)(address_a, address_b, c.data_ptr(), m, k, n, AHEAD)
+    fastest(m, k, n)(address_a, address_b, c.data_ptr(), m, k, n)
     return c

@@ -3,7 +3,9 @@
 import numpy as np
 from numba import njit, prange
 
-from beyond.microkernel import LANES
+from beyond.microkernel import simd_lanes
+
+LANES = simd_lanes()
 
 
 def multiply_add(n, threads):

@@ -84,12 +84,6 @@ def multiply_add(typingctx, x, y, z):
 
 
 @intrinsic
-def add(typingctx, x, y):
-    """Return x + y."""
-    return x(x, x), lambda context, builder, signature, args: builder.fadd(*args)
-
-
-@intrinsic
 def total(typingctx, x):
     """Return the sum of the lanes, in any order, as a vector of one lane."""
 
