@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from time import perf_counter
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from fastcore.test import test_close as close
+from numba import cuda
 
 import kernels
+from machine import free_memory, waited
 from mnist import download_mnist, load_mnist, path_data, path_gz
 from rungs import FULL, RUNGS, SMALL, check_operands
 
@@ -20,13 +23,19 @@ import beyond  # noqa: F401
 
 SLOW = 0.25  # seconds; a call that takes longer is timed once
 COMPILED = 3  # seconds; a first call that takes longer does not owe it to a compiler
+LONG = 10  # seconds; a rung that would take longer is not timed
 
 
 # ---- The data ----------------------------------------------------------------------
 
+own_shapes = []  # of --shape
 SAMPLE = path_data / "mnist-sample.pkl.gz"
 chosen_data = pytest.StashKey()
 load_once = cache(load_mnist)
+
+
+def pytest_configure(config):
+    own_shapes[:] = config.getoption("shape")
 
 
 def choose_data(config):
@@ -126,6 +135,7 @@ class Product:
     @classmethod
     def of(cls, a, b, reference=None):
         # A part of the rows at a time: the whole as float64 would take twice the memory.
+        need_memory(16 * min(len(a), 50_000) * a.shape[1])
         parts = a.split(50_000)
         exact = torch.cat([part.double() @ b.double() for part in parts])
         size = torch.cat([part.double().abs() @ b.double().abs() for part in parts])
@@ -135,12 +145,14 @@ class Product:
     @classmethod
     def random(cls, m, k, n):
         """Return one of dense random operands, (m, k) and (k, n), the same in each run."""
+        need_memory(4 * (m * k + k * n) + 32 * m * n)
         generator = torch.Generator().manual_seed(m * 10_000 + k * 100 + n)
         return cls.of(*(torch.randn(size, generator=generator) for size in ((m, k), (k, n))))
 
     def rows(self, rows):
         """Return the product for that many rows of a, repeated if there are fewer."""
         times = -(-rows // len(self.a))
+        need_memory(4 * rows * self.a.shape[1])
 
         def take(tensor):
             return tensor[:rows] if times == 1 else tensor.repeat(times, 1)[:rows]
@@ -148,14 +160,15 @@ class Product:
         return Product(take(self.a), self.b, take(self.exact), take(self.bound))
 
     @property
+    def flops(self):
+        return 2 * self.a.numel() * self.b.shape[1]
+
+    @property
     def info(self):
         """The shape, and the least work and traffic of the product, for ``extra_info``."""
         (m, k), n = self.a.shape, self.b.shape[1]
-        return {
-            "shape": f"{m}x{k}x{n}",
-            "flops": 2 * m * k * n,
-            "bytes": 4 * (m * k + k * n + m * n),
-        }
+        traffic = 4 * (m * k + k * n + m * n)
+        return {"shape": f"{m}x{k}x{n}", "flops": self.flops, "bytes": traffic}
 
     def check(self, c):
         """Fail unless ``c`` is the product, as a float32 tensor."""
@@ -211,9 +224,14 @@ def full_product(x_train, weights, tr):
 
 @pytest.fixture
 def product(request, shape):
-    """The `Product` of the named shape on which the test runs."""
-    fixture = {SMALL: "small_product", FULL: "full_product"}[shape]
-    return request.getfixturevalue(fixture)
+    """The `Product` of the shape "MxKxN" on which the test runs."""
+    fixture = {SMALL: "small_product", FULL: "full_product"}.get(shape)
+    return request.getfixturevalue(fixture) if fixture else random_product(shape)
+
+
+@cache
+def random_product(shape):
+    return Product.random(*map(int, shape.split("x")))
 
 
 # ---- The timing --------------------------------------------------------------------
@@ -237,12 +255,22 @@ def timed(benchmark, progress):
         progress("timing")
         if SLOW < seconds < COMPILED:
             seconds, _ = clocked(fn, *args)
-        if seconds > SLOW:
-            benchmark.pedantic(fn, args)
-        else:
-            benchmark(fn, *args)
+        waiting, start = waited(), perf_counter()
+        with warnings.catch_warnings(action="ignore"):  # the check has let them be shown
+            if seconds > SLOW:
+                benchmark.pedantic(fn, args)
+            else:
+                benchmark(fn, *args)
+        share = (waited() - waiting) / (perf_counter() - start)
+        benchmark.extra_info["waited"] = share  # of the time, for a core that was not free
 
     return timed
+
+
+def need_memory(size):
+    """Skip the test unless so many bytes can be allocated."""
+    if size > (free := free_memory()):
+        pytest.skip(f"it needs {size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
 
 
 def clocked(fn, *args):
@@ -251,15 +279,32 @@ def clocked(fn, *args):
     return perf_counter() - start, result
 
 
+def shortest(fn, *args):
+    """Return the time of the shortest of three calls; 0 if their threads had to wait for a core."""
+    waiting, start = waited(), perf_counter()
+    seconds = min(clocked(fn, *args)[0] for _ in range(3))
+    return seconds if waited() - waiting < 0.1 * (perf_counter() - start) else 0
+
+
 @pytest.fixture
-def time_rung(timed, dense, progress):
+def time_rung(timed, dense, small_product, progress):
     """``time_rung(group, rung, product)``: check the rung on dense operands (which compiles
     it, too) and on the product's own, then time it. ``to`` puts tensors on its device."""
 
     def time_rung(group, rung, product, to=lambda tensor: tensor):
         rung = RUNGS[rung]
+        if rung.device == "cuda":
+            skip_if_not_simulated(rung.name)
         progress("compiling and checking")
-        dense.check(rung.fn(to(dense.a), to(dense.b)))
+        a, b = to(dense.a.clone()), to(dense.b.clone())
+        dense.check(rung.fn(a, b))
+        unchanged = a.equal(to(dense.a)) and b.equal(to(dense.b))
+        assert unchanged, f"{rung.name} has changed its operands"
+        if product.flops > small_product.flops:
+            small = shortest(rung.fn, to(small_product.a), to(small_product.b))
+            seconds = small * product.flops / small_product.flops
+            if seconds > LONG:
+                pytest.skip(f"it would take about {seconds:,.0f} s, as its time on {SMALL} says")
         a, b = to(product.a), to(product.b)
         check_operands(a, b, rung.device)
         timed(group, product.check, rung.fn, a, b, **place(rung), **product.info)
@@ -268,8 +313,20 @@ def time_rung(timed, dense, progress):
 
 
 def place(rung):
-    """Return where in the ladder a rung stands."""
-    return {"rung": rung.name, "step": list(RUNGS).index(rung.name), "device": rung.device}
+    """Return where in the ladder a rung stands, and what is new in it."""
+    return {
+        "rung": rung.name,
+        "step": list(RUNGS).index(rung.name),
+        "device": rung.device,
+        "chapter": rung.chapter,
+        "new": (rung.fn.__doc__ or "").partition("\n")[0],
+    }
+
+
+def cases(device):
+    """Return the (rung, shape) to time: the shapes of each rung, or those of ``--shape`` for all."""
+    rungs = [rung for rung in RUNGS.values() if rung.device == device]
+    return [(rung.name, shape) for rung in rungs for shape in own_shapes or rung.shapes]
 
 
 @pytest.fixture
@@ -287,9 +344,14 @@ def has_gpu():
 
 
 def skip_if_not_simulated(rung):
-    if rung == "matmul_torch_cuda" and not has_gpu():
+    """Skip the test of a GPU rung if it can't run here, neither on a GPU nor in the simulator."""
+    by_torch = rung == "matmul_torch_cuda"
+    if has_gpu():
+        if not by_torch and not cuda.is_available():
+            pytest.skip("Numba finds no CUDA toolkit (libNVVM): install requirements-cuda.txt")
+    elif by_torch:
         pytest.skip("there is no GPU, and torch has no simulator of one")
-    if not has_gpu() and not numba.config.ENABLE_CUDASIM:
+    elif not numba.config.ENABLE_CUDASIM:
         pytest.skip("there is no GPU, and NUMBA_ENABLE_CUDASIM=0 forbids the simulator")
 
 

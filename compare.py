@@ -25,6 +25,9 @@ from pathlib import Path
 from statistics import median
 
 from ladder import encodable, printable, seconds, write
+from machine import cores
+
+WORDS = "same", "unclear", "faster", "slower"
 
 
 class CannotCompare(Exception):
@@ -278,20 +281,25 @@ def compare(sides, args, tell):
 
 def table(found, sides):
     """Yield the lines of the result, the slower ones last, where they are seen."""
-    order = "same", "unclear", "faster", "slower"
-    rows = sorted(found.items(), key=lambda item: (order.index(item[1].word), item[1].factor))
-    width = max((len(short(name)) for name in found), default=9)
+    rows = by_word(found)
+    width = max((len(name) for name, _ in rows), default=9)
     yield f"{'benchmark':{width}}  {'base':>8}  {'new':>8}  factor  interval      verdict"
     for name, v in rows:
         times = f"{seconds(v.base):>8}  {seconds(v.new):>8}"
         interval = f"{v.low:.2f} to {v.high:.2f}"
-        yield f"{short(name):{width}}  {times}  {v.factor:6.2f}  {interval:12}  {v.word}"
+        yield f"{name:{width}}  {times}  {v.factor:6.2f}  {interval:12}  {v.word}"
     base, new = sides
     for side, other in (base, new), (new, base):
         for name in side.times.keys() - other.times.keys():
             yield f"{short(name)}: only in {side.name}"
-    counts = [f"{sum(v.word == word for v in found.values())} {word}" for word in order]
+    counts = [f"{sum(v.word == word for v in found.values())} {word}" for word in WORDS]
     yield ", ".join(counts)
+
+
+def by_word(found):
+    """Return (short name, Verdict) for each benchmark, the slower ones last, where they are seen."""
+    rows = sorted(found.items(), key=lambda item: (WORDS.index(item[1].word), item[1].factor))
+    return [(short(name), verdict) for name, verdict in rows]
 
 
 def short(name):
@@ -342,10 +350,11 @@ def main(argv=None):
     parser.add_argument(
         "--threads",
         type=positive,
-        default=os.cpu_count(),
+        default=cores()[0],
         help="threads of the libraries",
     )
     parser.add_argument("--mnist", default=default_data(), help="the data, as for pytest")
+    parser.add_argument("--figure", metavar="PNG", help="draw the factors and intervals, too")
     args = parser.parse_args(argv)
     args.max_runs = max(args.runs, args.max_runs)
 
@@ -369,6 +378,10 @@ def main(argv=None):
             for line in table(found, sides):
                 print(encodable(line, sys.stdout.encoding))
             sys.stdout.flush()
+        if args.figure and found:
+            from figures import figure_of_verdicts
+
+            figure_of_verdicts(by_word(found), args.threshold, args.figure)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CannotCompare, OSError) as error:

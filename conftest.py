@@ -6,9 +6,16 @@ torch: so that is imported, and the plugins are loaded, when a run is configured
 """
 
 import os
+import re
+import traceback
+import warnings
+from argparse import ArgumentTypeError
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+
+from machine import limit_threads
 
 pytest_plugins = ["pytester"]  # test_report.py and test_compare.py run pytest
 # requirements-dev.txt has hypothesis; who only wants to time needs none.
@@ -24,10 +31,25 @@ def pytest_addoption(parser):
         "else takes the embedded sample (default: auto)",
     )
     parser.addoption(
+        "--shape",
+        action="append",
+        default=[],
+        type=shape,
+        metavar="MxKxN",
+        help="make a ladder of this shape, instead of those of the course; may be repeated",
+    )
+    parser.addoption(
         "--figures",
         metavar="DIR",
         help="draw the ladder, and what the course draws, into this folder",
     )
+
+
+def shape(text):
+    """Return the shape "MxKxN" that a user gives, if it is one."""
+    if not re.fullmatch(r"[1-9]\d{0,8}x[1-9]\d{0,8}x[1-9]\d{0,8}", text):
+        raise ArgumentTypeError(f"a shape is MxKxN, such as 64x784x10, not {text}")
+    return text
 
 
 def pytest_configure(config):
@@ -49,18 +71,46 @@ def pytest_configure(config):
         settings.register_profile("soak", deadline=None, max_examples=3000, print_blob=True)
         settings.load_profile("fixed")
 
+    limit_threads()  # before the libraries are imported
+    with warnings.catch_warnings(record=True) as caught:
+        load_plugins(config)
+    for warning in caught:  # pytest shows them at the end
+        config.issue_config_time_warning(warning.message, stacklevel=2)
+
+
+def load_plugins(config):
     import torch
 
     if not torch.cuda.is_available():
         os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")  # read when Numba is imported
+    try:
+        import kernels  # noqa: F401
+
+        import beyond  # noqa: F401
+    except Exception as error:  # whoever writes a rung makes mistakes
+        raise pytest.UsageError(f"{place(error)}: {type(error).__name__}: {error}") from None
     config.pluginmanager.import_plugin("bench_fixtures")
     config.pluginmanager.import_plugin("report")
 
 
+def place(error):
+    """Return the file and the line of the rungs in which an import failed."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    here = Path(__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if Path(f.filename).parent in (here, here / "beyond")]
+    return f"{own[-1].filename}:{own[-1].lineno}"
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Deselect what times nothing, instead of skipping it test by test."""
-    if config.getoption("benchmark_only"):
-        others = [item for item in items if "benchmark" not in item.fixturenames]
-        items[:] = [item for item in items if "benchmark" in item.fixturenames]
-        config.hook.pytest_deselected(items=others)
+    """Deselect what times nothing, instead of skipping it; and for --shape all but the ladder."""
+    kept = items[:]
+    if config.getoption("benchmark_only") or config.getoption("shape"):
+        kept = [item for item in items if "benchmark" in item.fixturenames]
+    if config.getoption("shape"):
+        ladder = "test_rung", "test_read_limit", "test_multiply_add_limit"
+        kept = [item for item in kept if item.originalname in ladder]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept

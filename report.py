@@ -5,18 +5,24 @@ import sys
 from collections import Counter
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain
+from platform import node
 
 import numba
 import pytest
 import torch
+from pytest_benchmark.utils import get_machine_id
 
 import ladder
 from bench_fixtures import choose_data, has_gpu, load_once, place
+from figures import figures
 from kernels import rand, seed
+from machine import cores
 from rungs import RUNGS
 
 COURSE_SEED = 457428938475
 LIBRARIES = "torch", "numba", "numpy", "fastcore", "pytest-benchmark"
+FEW = 6  # rungs, up to which a run compares each with what it was
 load_before = pytest.StashKey()
 
 
@@ -32,7 +38,9 @@ def pytest_report_header(config):
     gpu = "none; its rungs are tested in Numba's simulator, and not timed"
     if has_gpu():
         gpu = torch.cuda.get_device_name()
+    count, why_so_many = cores()
     threads = f"torch {torch.get_num_threads()}, numba {numba.get_num_threads()}"
+    threads += f" ({numba.threading_layer()}); {count} cores may be used: {why_so_many}"
     config.stash[load_before] = load = getattr(os, "getloadavg", lambda: [0.0])()[0]
     lines = [f"mnist: {path} ({why})", f"gpu: {gpu}", f"threads: {threads}"]
     if load > 1:
@@ -48,10 +56,14 @@ def pytest_report_header(config):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     try:
-        return (yield)
+        result = yield
+        if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR and reporter:
+            summarize(reporter, session.config)  # as pytest doesn't come to that
+        return result
     except OSError as error:  # pytest-benchmark could not write; show what it measured
-        if reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
+        if reporter:
             summarize(reporter, session.config)
             reporter.write_line(f"ERROR: this run could not be saved: {error}", red=True)
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
@@ -80,7 +92,9 @@ def summarize(terminalreporter, config):
     reasons = Counter(skip_reason(item) for item in terminalreporter.stats.get("skipped", []))
     for reason, count in reasons.items():
         write(f"{count} skipped: {reason}")
-    for line, style in ladder.report(run, min(100, terminalreporter._tw.fullwidth)):
+    shown, verbose = with_last_run(config, run), config.getoption("verbose") > 0
+    tables = ladder.report(shown, min(100, terminalreporter._tw.fullwidth), verbose)
+    for line, style in chain(tables, hints(config, run)):
         line = ladder.encodable(line, getattr(sys.stdout, "encoding", None))
         write(line, **{style: True} if style else {})
     if folder := config.getoption("figures"):
@@ -88,14 +102,81 @@ def summarize(terminalreporter, config):
         describe(config, run)
         folder = config.invocation_params.dir / folder
         try:
-            names = [path.name for _, path in ladder.figures(run, folder)]
+            names = [path.name for _, path in figures(run, folder)]
             write(f"Drawn in {folder}: {', '.join(names)}, and the same as SVG")
         except OSError as error:
             write(f"ERROR: the run could not be drawn: {error}", red=True)
 
 
+def rungs_of(run):
+    """Return ``{(rung, shape): benchmark}`` of the ladder's groups in a run."""
+    benches = ((bench, bench["extra_info"]) for bench in run["benchmarks"])
+    return {
+        (info["rung"], info["shape"]): bench
+        for bench, info in benches
+        if bench["group"] == f"matmul {info.get('shape')}"
+    }
+
+
+def with_last_run(config, run):
+    """Return the run with what it did not time, as the last whole run on this machine timed it.
+
+    That is kept in pytest's cache: it is shown, and not saved with the run.
+    """
+    cache, machine_id = getattr(config, "cache", None), f"{get_machine_id()} {node()}"
+    if not cache:  # -p no:cacheprovider
+        return run
+    last, found, rates = (
+        cache.get("ladder/last", {}),
+        rungs_of(run),
+        ladder.rates(run["benchmarks"]),
+    )
+    here = {r.name: r.shapes for r in RUNGS.values() if r.device == "cpu" or has_gpu()}
+    if len(rates) >= 2 and all((name, s) in found for name in here for s in here[name]):
+        now = datetime.now().isoformat(" ", "minutes")
+        benches = [b for b in run["benchmarks"] if "limit" in b["extra_info"]] + [*found.values()]
+        cache.set("ladder/last", {"machine": machine_id, "date": now, "benchmarks": benches})
+        return run
+    if last.get("machine") != machine_id:
+        return run
+    shapes = {shape for _, shape in found}
+    missing = {(s["rung"], s["shape"]) for s in run["skipped"]} | {*found}
+    older = [
+        bench | {"extra_info": bench["extra_info"] | {"since": last["date"]}}
+        for (rung, shape), bench in rungs_of(last).items()
+        if rung in RUNGS and shape in shapes and (rung, shape) not in missing
+    ]
+    shown = run | {"benchmarks": run["benchmarks"] + older}
+    known = ladder.rates(last["benchmarks"])
+    if known.keys() - rates.keys():
+        shown["roofline_since"] = last["date"]
+    ladder.add_limits(shown["benchmarks"], known | rates)
+    return shown
+
+
+def hints(config, run):
+    """Yield for each of a few rungs how its time compares with what it was in the run before."""
+    if not getattr(config, "cache", None):
+        return
+    before, now = config.cache.get("ladder/medians", {}), {}
+    for (rung, shape), bench in rungs_of(run).items():
+        now[f"{rung} ({shape})"] = bench["stats"]["median"]
+    if len(now) <= FEW:
+        for name in now.keys() & before.keys():
+            change = ladder.factor(before[name] / now[name])
+            yield f"{name}: {change} to the run before; compare.py tells whether that is noise", ""
+    if now:
+        config.cache.set("ladder/medians", before | now)
+
+
 def skip_reason(report):
     return report.longrepr[2].removeprefix("Skipped: ")
+
+
+def failure(report):
+    """Return in one line why a test failed."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return f"it failed: {crash.message.splitlines()[0]}" if crash else "it failed"
 
 
 # ---- The saved run -----------------------------------------------------------------
@@ -121,7 +202,7 @@ def complete(config, run):
     """Add to a run's benchmarks what the ladder's tables need beside them."""
     run["load"] = config.stash.get(load_before, 0.0)
     run["skipped"] = untimed(config.pluginmanager.get_plugin("terminalreporter"))
-    ladder.add_limits(run["benchmarks"])
+    ladder.add_limits(run["benchmarks"], ladder.rates(run["benchmarks"]))
 
 
 def untimed(terminalreporter):
@@ -134,7 +215,7 @@ def untimed(terminalreporter):
             file, _, case = report.nodeid.rpartition("::test_rung[")
             rung, _, shape = case.removesuffix("]").partition("-")
             if file and rung in RUNGS:
-                reason = skip_reason(report) if outcome == "skipped" else "it failed"
+                reason = skip_reason(report) if outcome == "skipped" else failure(report)
                 found.append(place(RUNGS[rung]) | {"shape": shape, "reason": reason})
     return found
 

@@ -108,11 +108,13 @@ def run(*args):
     return child.returncode, [" ".join(line.split()) for line in output.splitlines()], errors
 
 
-def test_slower(project):
+def test_slower(project, tmp_path_factory):
     """It takes two runs to say so; pytest-benchmark's own comparison finds them."""
     before = state(project)
-    status, lines, errors = run("HEAD~1", "HEAD", "--max-runs=3", "--confirmed=2")
-    assert (status, state(project)) == (1, before)
+    figure = tmp_path_factory.mktemp("figures") / "verdicts.png"
+    more = "--max-runs=3", "--confirmed=2", f"--figure={figure}"
+    status, lines, errors = run("HEAD~1", "HEAD", *more)
+    assert (status, state(project), figure.exists()) == (1, before, True)
     assert lines == [
         "benchmark base new factor interval verdict",
         "test_sleep[steady] 4.00 s 4.00 s 1.00 1.00 to 1.00 same",
