@@ -1,8 +1,8 @@
-"""The ladder: what a run says about the rungs, at a glance.
+"""The ladder: what runs say about the rungs, at a glance.
 
-``python ladder.py RUN.json`` prints the tables of a saved run; ``--figures DIR`` draws them,
-``--readme README.md`` puts tables and pictures between the markers in that file. Needs no
-torch, and matplotlib only to draw.
+``python ladder.py RUN.json`` prints the tables of a saved run; with several runs, their ladders side
+by side. ``--figures DIR`` draws them, ``--readme README.md`` puts the tables and pictures of one
+run between the markers in that file. Needs no torch, and matplotlib only to draw.
 """
 
 import argparse
@@ -12,18 +12,36 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass
-from io import BytesIO
+import textwrap
+from dataclasses import dataclass, replace
 from itertools import chain
 from os.path import relpath
 from pathlib import Path
 
 BEGIN, END = "<!-- ladder: begin -->", "<!-- ladder: end -->"
-# A time is doubtful if half of its rounds spread over more than this share of the median.
+CHAPTERS = "the course", "past the course", "on the GPU"
+SMALL, FULL = "5x784x10", "50000x784x10"
+COURSE = {  # the notebook's own times, in seconds; on the GPU, with the copy back
+    ("matmul_loops", SMALL): 416e-3,
+    ("matmul_numba_dot", SMALL): 245e-6,
+    ("matmul_elementwise", SMALL): 600e-6,
+    ("matmul_torch_dot", SMALL): 487e-6,
+    ("matmul_broadcast", SMALL): 72.4e-6,
+    ("matmul_broadcast", FULL): 673e-3,
+    ("matmul_einsum", FULL): 15.6e-3,
+    ("matmul_torch", FULL): 15.5e-3,
+    ("matmul_cuda", FULL): 3.69e-3,
+    ("matmul_torch_cuda", FULL): 429e-6,
+    ("test_rows_of_rand", ""): 2.64e-3,
+    ("test_torch_randn", ""): 91.3e-6,
+}
+# A time is noisy if half of its rounds spread over more than this share of the median, or if
+# threads waited for a core for more than this share of the time.
 SPREAD = 0.1
-# What is faster than the limit by more than this was not noise: the limit was wrong.
-NOISE = 1.1
+AT_LIMIT = 0.03  # a rung is at the roofline if it is no further from it than this
+DISTURBED = 1.1  # and if it is this much faster, the roofline was not measured right
 BAR = 24  # characters
+DEVICES = "cpu", "cuda"
 FAULTS = (  # of what is read from a file and isn't what it should be
     ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
 )  # fmt: skip
@@ -31,32 +49,39 @@ FAULTS = (  # of what is read from a file and isn't what it should be
 
 @dataclass
 class Step:
-    """One rung of a shape in a run; a rung that was not timed has a ``reason`` instead."""
+    """One rung of a shape in a run; one that was not timed has a ``reason`` instead of a median.
+
+    ``before`` and ``torch`` say how many times faster it is than the rung before it in its
+    chapter, and than torch.matmul on the same device; ``since`` is the date of a time that
+    was not taken in this run.
+    """
 
     shape: str
     rung: str
     step: int
     device: str
-    flops: int
+    chapter: str
+    flops: int = 0
     median: float = math.nan  # seconds
     limit_share: float = math.nan
     doubt: str = ""
     reason: str = ""
-    times_first: float = 1.0
-    times_before: float = 1.0
-
-    @property
-    def gflops(self):
-        return self.flops / self.median / 1e9
+    new: str = ""
+    since: str = ""
+    before: float = math.nan
+    torch: float = math.nan
 
     @property
     def limit(self):
-        """The shortest time in seconds that any code could take, by this run's limits."""
+        """The shortest time in seconds that any code could take, by this run's roofline."""
         return self.median * self.limit_share
 
 
+# ---- A run -------------------------------------------------------------------------
+
+
 def load_run(path):
-    """Return the run that ``pytest --benchmark-json`` saved at ``path``.
+    """Return the run that ``pytest --benchmark-json`` or ``--benchmark-save`` left at ``path``.
 
     Raises ValueError if the file holds anything else, OSError if it can't be read.
     """
@@ -70,71 +95,69 @@ def load_run(path):
             check_lesson(run["lesson"])
     except FAULTS as error:
         reason = printable(f"{type(error).__name__}: {error}")[:120]
-        raise ValueError(f"{path}: not a run saved by pytest --benchmark-json ({reason})") from None
+        raise ValueError(f"{path}: not a run of this suite, saved as JSON ({reason})") from None
     if not shapes:
-        raise ValueError(f"{path}: there is no shape of which two rungs were timed")
+        raise ValueError(f"{path}: no rung was timed in this run")
     return run
 
 
-def add_limits(benches):
-    """Put "gflops" and "limit_share" into the ``extra_info`` of each rung in ``benches``.
-
-    The limit is the shortest time that any code could take on this machine: the larger of
-    bytes / read rate and flops / multiply-add rate, where the rates are the best medians
-    of the group "limit" on the rung's device. Without these there is no share.
-    """
-    rates = {}
+def rates(benches):
+    """Return ``{(device, "read" or "flops"): rate}``: the best of the group "limit", a second."""
+    found = {}
     for bench in benches:
-        info, median = bench["extra_info"], bench["stats"]["median"]
+        info = bench["extra_info"]
         if "limit" in info:
             work = info["bytes" if info["limit"] == "read" else "flops"]
             key = info["device"], info["limit"]
-            rates[key] = max(rates.get(key, 0), work / median)
+            found[key] = max(found.get(key, 0), work / bench["stats"]["median"])
+    return found
+
+
+def add_limits(benches, known):
+    """Put "gflops" and "limit_share" into the ``extra_info`` of each rung in ``benches``.
+
+    The roofline is the shortest time that any code could take on this machine: the larger of
+    bytes / read rate and flops / multiply-add rate, with the rates in ``known``.
+    """
     for bench in benches:
         info, median = bench["extra_info"], bench["stats"]["median"]
         if "rung" in info:
             info["gflops"] = info["flops"] / median / 1e9
-            read, flops = (rates.get((info["device"], key)) for key in ("read", "flops"))
+            read, flops = (known.get((info["device"], key)) for key in ("read", "flops"))
             if read and flops:
-                limit = max(info["bytes"] / read, info["flops"] / flops)
-                info["limit_share"] = limit / median
+                info["limit_share"] = max(info["bytes"] / read, info["flops"] / flops) / median
 
 
 def steps(run, group):
-    """Return the `Step` of each benchmark in a group, by size and in course order.
-
-    ``group`` is the group's name, with {} in the place of the shape.
-    """
+    """Return the `Step` of each benchmark in a group, whose name has {} in place of the shape."""
     found = []
     for bench in run["benchmarks"]:
         info, stats = bench["extra_info"], bench["stats"]
         if bench["group"] != group.format(info.get("shape")) or "rung" not in info:
             continue
-        median, flops = positive(stats["median"]), positive(info["flops"])
-        share = positive(info["limit_share"]) if "limit_share" in info else math.nan
+        step = place(info)
+        step.flops, step.median = positive(info["flops"]), positive(stats["median"])
+        if "limit_share" in info:
+            step.limit_share = positive(info["limit_share"])
         if not 0 <= stats["iqr"] < math.inf:
             raise ValueError(f"a spread of {stats['iqr']} s")
-        doubt = "?" if stats["iqr"] > SPREAD * median else ""
-        found.append(
-            Step(
-                *place(info),
-                flops,
-                median,
-                share,
-                "*" if stats["rounds"] == 1 else doubt,
-            )
-        )
+        noisy = stats["iqr"] > SPREAD * step.median or info.get("waited", 0) > SPREAD
+        step.doubt = "*" if stats["rounds"] == 1 else "?" if noisy else ""
+        step.since = printable(info.get("since", ""))
+        found.append(step)
     return sorted(found, key=lambda step: (step.flops, step.step))
 
 
 def place(info):
-    """Return (shape, rung, step, device) from a file, if they are what they should be."""
-    shape, rung, step, device = (info[key] for key in ("shape", "rung", "step", "device"))
+    """Return the `Step` that a file describes, if it is one."""
+    shape, step, device = info["shape"], info["step"], info["device"]
     if not re.fullmatch(r"\d{1,12}x\d{1,12}x\d{1,12}", shape, re.ASCII):
         raise ValueError(f"a shape {shape}")
     if device not in DEVICES or not (isinstance(step, int) and 0 <= step < 10_000):
-        raise ValueError(f"{rung}: device {device}, step {step}")
-    return shape, printable(rung), step, device
+        raise ValueError(f"{info['rung']}: device {device}, step {step}")
+    chapter = info.get("chapter", CHAPTERS[2 if device == "cuda" else step >= 10])
+    rung, new = printable(info["rung"]), printable(info.get("new", ""))
+    return Step(shape, rung, step, device, CHAPTERS[CHAPTERS.index(chapter)], new=new)
 
 
 def positive(number):
@@ -145,24 +168,23 @@ def positive(number):
 
 
 def ladders(run):
-    """Return ``{shape: steps}``: what was timed in the groups "matmul SHAPE", and what was skipped.
-
-    Each step knows how many times faster it is than the shape's first, and than the one
-    before. A shape of which fewer than two rungs were timed makes no ladder.
-    """
+    """Return ``{shape: steps}``, by chapter: what was timed in the groups "matmul SHAPE", or skipped."""
     shapes = {}
     for step in steps(run, "matmul {}"):
         shapes.setdefault(step.shape, []).append(step)
-    shapes = {shape: rows for shape, rows in shapes.items() if len(rows) > 1}
     for shape, rows in shapes.items():
-        for before, step in zip(rows, rows[1:], strict=False):
-            step.times_first = rows[0].median / step.median
-            step.times_before = before.median / step.median
+        peers = {s.device: s for s in rows if s.rung in ("matmul_torch", "matmul_torch_cuda")}
         for skip in run.get("skipped", ()):
             if skip["shape"] == shape:
-                reason = printable(skip["reason"])
-                rows.append(Step(*place(skip), rows[0].flops, reason=reason))
-        rows.sort(key=lambda step: step.step)
+                rows.append(replace(place(skip), reason=printable(skip["reason"])))
+        rows.sort(key=lambda step: (CHAPTERS.index(step.chapter), step.step))
+        last = {}
+        for step in timed(rows):
+            if step.chapter in last:
+                step.before = last[step.chapter].median / step.median
+            last[step.chapter] = step
+            if step.device in peers:
+                step.torch = peers[step.device].median / step.median
     return shapes
 
 
@@ -176,6 +198,27 @@ def lines(run):
 
 def timed(rows):
     return [step for step in rows if not step.reason]
+
+
+def fastest_of(rungs):
+    return min(rungs, key=lambda step: step.median)
+
+
+def check_lesson(lesson):
+    """Refuse what the figures of the lesson could not show."""
+    pixels(lesson)
+    counts = lesson["histogram"]
+    if not (all(0 <= x < 1 for x in lesson["rand"]) and all(n >= 0 for n in counts)):
+        raise ValueError("random numbers outside of [0, 1), or counts below 0")
+    positive(sum(counts))
+
+
+def pixels(lesson):
+    """Return the digit of a run as 28 rows of 28 values from 0 to 255."""
+    rows = [list(bytes.fromhex(row)) for row in lesson["digit"]]
+    if [len(row) for row in rows] != [28] * 28:
+        raise ValueError("a digit that is not 28x28")
+    return rows
 
 
 # ---- Words and numbers -------------------------------------------------------------
@@ -202,70 +245,100 @@ def seconds(value):
     return f"{digits(value / scale)} {unit}"
 
 
-HEADER = "median", "× first", "× before", "GFLOP/s", "of limit"
+def factor(value):
+    """Return how many times faster: ×2.00 is twice as fast, ÷2.00 half as fast."""
+    if math.isnan(value):
+        return ""
+    return f"×{digits(value)}" if value >= 0.995 else f"÷{digits(1 / value)}"
+
+
+def share(step):
+    """Return how much of the roofline's speed a rung reaches, in words."""
+    if math.isnan(step.limit_share):
+        return ""
+    if abs(step.limit_share - 1) <= AT_LIMIT:
+        return "at the limit"
+    return f"{digits(step.limit_share * 100)}%"
+
+
+HEADER = "median", "the course", "step", "to torch", "roofline"
 
 
 def cells(step):
     """Return the numbers of a step as text, under `HEADER`."""
-    share = step.limit_share
+    course = COURSE.get((step.rung, step.shape))
     return [
-        f"{seconds(step.median)}{step.doubt or ' '}",
-        digits(step.times_first),
-        digits(step.times_before),
-        digits(step.gflops),
-        "" if math.isnan(share) else f"{digits(share * 100)}%",
+        f"{seconds(step.median)}{'°' if step.since else step.doubt or ' '}",
+        seconds(course) if course else "",
+        factor(step.before),
+        factor(step.torch),
+        share(step),
     ]
 
 
+def fastest(rungs):
+    """Return which of a shape's rungs is the fastest, and how far it is from the roofline, in words."""
+    step = fastest_of(rungs)
+    known = share(step)
+    known = known and f", {known}" + ("" if known == "at the limit" else " of the roofline")
+    return f"fastest: {step.rung}, {seconds(step.median)}{known}"
+
+
 def arithmetic(shapes):
-    """Return one line: time per multiply-add of the first and of the fastest rung, of any shape,
-    and the quotient. The course ends on a GPU, and says 5 million."""
+    """Yield one line, if the first rung was timed: time per multiply-add of the first and of the
+    fastest rung of any shape, and the quotient. The course ends on a GPU, and says 5 million."""
 
     def per_operation(step):
         return step.median / (step.flops / 2)
 
     rungs = timed(chain(*shapes.values()))
-    first, fastest = rungs[0], min(rungs, key=per_operation)
-    quotient = per_operation(first) / per_operation(fastest)
-    course = " (the course: 5 million)" if first.step == 0 else ""
-    return (
-        f"Per multiply-add: {first.rung} {seconds(per_operation(first))} / {fastest.rung} "
-        f"{seconds(per_operation(fastest))} = {digits(float(f'{quotient:.3g}'))}{course}"
-    )
+    first, best = rungs[0], min(rungs, key=per_operation)
+    if first.rung == "matmul_loops" and best is not first:
+        quotient = float(f"{per_operation(first) / per_operation(best):.3g}")
+        yield (
+            f"Per multiply-add: {first.rung} {seconds(per_operation(first))} / {best.rung} "
+            f"{seconds(per_operation(best))} = {digits(quotient)} (the course: 5 million)"
+        )
 
 
-def fastest_of(rungs):
-    return min(rungs, key=lambda step: step.median)
-
-
-def fastest(rungs):
-    """Return which of a shape's rungs is the fastest, and how far it is from the limit, in words."""
-    step = fastest_of(rungs)
-    share = step.limit_share
-    known = "" if math.isnan(share) else f", {digits(share * 100)}% of the machine's limit"
-    return f"fastest: {step.rung}, {seconds(step.median)}{known}"
+def random_numbers(run):
+    """Yield one line on 7,840 random numbers, here and in the course."""
+    times = {bench["name"]: bench["stats"]["median"] for bench in run["benchmarks"]}
+    known = [(name, times[name], c) for (name, s), c in COURSE.items() if not s and name in times]
+    if known:
+        text = "; ".join(
+            f"{name[5:]} {seconds(t)} (the course: {seconds(c)})" for name, t, c in known
+        )
+        yield f"7,840 random numbers: {text}"
 
 
 def notes(run, shapes):
     """Yield what has to be said about the machine, the marks and the gaps in the tables."""
     rungs = timed(chain(*shapes.values()))
-    marks = {step.doubt for step in rungs}
+    marks = {step.doubt for step in rungs if not step.since}
     if (load := run.get("load", 0)) > 1:
         yield (
             f"The machine was busy when the run began (load {load:.1f}): don't trust the "
-            "times of rungs with several threads, nor the shares of the limit."
+            "times of rungs with several threads, nor the roofline."
         )
     if "?" in marks:
-        yield f"? doubtful: half of the rounds spread over more than {SPREAD:.0%} of the median"
+        yield (
+            f"? noisy: half of the rounds spread over more than {SPREAD:.0%} of the median, or "
+            "threads waited for a core"
+        )
     if "*" in marks:
         yield "* one round only, so nothing is known of its spread"
-    if all(math.isnan(step.limit_share) for step in rungs):
-        yield 'The machine\'s limit was not measured in this run (the group "limit").'
+    for since in sorted({step.since for step in rungs} - {""}):
+        yield f"° not timed now, but in the last whole run, of {since}"
+    if run.get("roofline_since"):
+        yield f"The roofline was measured in the last whole run, of {printable(run['roofline_since'])}."
+    elif all(math.isnan(step.limit_share) for step in rungs):
+        yield 'The roofline was not measured in this run (the group "limit").'
     for step in rungs:
-        if step.limit_share > NOISE:
+        if step.limit_share > DISTURBED:
             yield (
-                f"{step.rung} ({step.shape}) is faster than the measured limit: the limit "
-                "was disturbed; run again on a quiet machine."
+                f"{step.rung} ({step.shape}) is faster than the measured roofline, which something "
+                "has disturbed: run again on a quiet machine."
             )
 
 
@@ -285,43 +358,57 @@ def machine(run):
 # ---- Tables ------------------------------------------------------------------------
 
 
-def report(run, columns=100):
-    """Yield the lines of the run's tables as (text, style); they fit into 100 ``columns``.
+def not_timed(rows):
+    """Yield a line for each reason why rungs were not timed."""
+    reasons = {}
+    for step in rows:
+        if step.reason:
+            reasons.setdefault(step.reason, []).append(step.rung)
+    for reason, rungs in reasons.items():
+        yield f"not timed: {', '.join(rungs)}: {reason}"
 
-    ``style`` is empty, or one of "bold", "green" and "yellow": it stresses, and says nothing
-    of its own. The bars show speed on a log scale, from the slowest rung to the machine's
-    limit, or to the fastest rung if the limit wasn't measured. A narrow terminal gets
-    shorter bars.
+
+def report(run, columns=100, verbose=False):
+    """Yield the lines of the run's tables as (text, style), for a terminal of so many ``columns``.
+
+    ``style`` is empty, or one of "bold", "green", "yellow" and "light": it stresses, and says
+    nothing of its own. A bar is a rung's speed on a log scale, from the slowest rung to the
+    roofline, or to the fastest rung if that wasn't measured. ``verbose`` adds what is new in each.
     """
     shapes = ladders(run)
     for shape, rows in shapes.items():
         rungs = timed(rows)
-        slowest = max(step.median for step in rungs)
-        winner = fastest_of(rungs)
+        slowest, winner = max(step.median for step in rungs), fastest_of(rungs)
         best = min([winner.median, *(s.limit for s in rungs if s.limit > 0)])
         table = [(shape, *HEADER), *((step.rung, *cells(step)) for step in rungs)]
         name, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
-        name = max(name, *(len(step.rung) for step in rows))
-        values = map(str.rjust, HEADER, widths)
-        room = max(0, min(BAR, columns - name - sum(widths) - 2 * len(widths) - 3))
-        scale = " speed, log scale"[: room + 1]
+        room = min(BAR, columns - name - sum(widths) - 2 * len(widths) - 3)
+        scale = " speed, log scale" if room > 16 else " speed" if room > 5 else ""
         yield "", ""
-        yield "  ".join((shape.ljust(name), *values, scale)).rstrip(), "bold"
-        for step in rows:
-            if step.reason:
-                yield f"{step.rung:{name}}  not timed: {step.reason}"[:100], ""
-                continue
-            values = map(str.rjust, cells(step), widths)
-            speed = math.log(slowest / step.median) / (math.log(slowest / best) or 1)
-            bar = "█" * min(room, round(room * speed))
-            line = "  ".join((step.rung.ljust(name), *values, f" {bar}"))
-            yield line.rstrip(), "green" if step is winner else ""
+        yield (
+            "  ".join((shape.ljust(name), *map(str.rjust, HEADER, widths), scale)).rstrip(),
+            "bold",
+        )
+        for chapter in CHAPTERS:
+            for step in (step for step in rungs if step.chapter == chapter):
+                speed = math.log(slowest / step.median) / (math.log(slowest / best) or 1)
+                bar = "█" * min(room, round(room * speed)) if room > 5 else ""
+                values = map(str.rjust, cells(step), widths)
+                line = "  ".join((step.rung.ljust(name), *values, f" {bar}")).rstrip()
+                yield line, "green" if step is winner else "light" if step.since else ""
+        for line in not_timed(rows):
+            for part in textwrap.wrap(line, columns, subsequent_indent="  "):
+                yield part, ""
         yield fastest(rungs), "green"
+        if verbose:
+            for step in rungs:
+                yield f"{step.rung}: {step.new}", ""
     if shapes:
         yield "", ""
-        yield arithmetic(shapes), "bold"
+        for line in chain(arithmetic(shapes), random_numbers(run)):
+            yield line, "bold"
         for note in notes(run, shapes):
-            yield note, "" if note[0] in "?*" else "yellow"
+            yield note, "" if note[0] in "?*°" else "yellow"
 
 
 def encodable(text, encoding):
@@ -329,7 +416,7 @@ def encodable(text, encoding):
     try:
         text.encode(encoding or "ascii")
     except UnicodeEncodeError:
-        plain = {"×": "x", "µ": "u", "█": "#"}
+        plain = {"×": "x", "÷": "/", "µ": "u", "█": "#", "°": "'"}
         text = text.translate(str.maketrans(plain)).encode("ascii", "replace").decode()
     return text
 
@@ -337,18 +424,16 @@ def encodable(text, encoding):
 def markdown(run, pictures=()):
     """Return the run's tables in Markdown, with the machine that made them and its pictures."""
     shapes = ladders(run)
-    text = [f"- {shape}: {escaped(fastest(timed(rows)))}" for shape, rows in shapes.items()]
-    text += [f"- {escaped(arithmetic(shapes))}", ""]
-    text += [f"![{alt}]({path})\n" for alt, path in pictures]
+    text = [f"![{alt}]({path})\n" for alt, path in pictures]
+    text += [f"- {shape}: {escaped(fastest(timed(rows)))}" for shape, rows in shapes.items()]
+    text += [f"- {escaped(line)}" for line in chain(arithmetic(shapes), random_numbers(run))] + [""]
     for shape, rows in shapes.items():
-        text += [f"| {' | '.join((shape, *HEADER))} |", "| --- " + "| ---: " * 5 + "|"]
-        for step in rows:
-            if step.reason:
-                text.append(f"| {escaped(step.rung)} | {escaped(step.reason)} |" + " |" * 4)
-            else:
-                values = (escaped(value.strip()) for value in (step.rung, *cells(step)))
-                text.append(f"| {' | '.join(values)} |")
-        text.append("")
+        header = shape, *HEADER, "what is new"
+        text += [f"| {' | '.join(header)} |", "| --- " + "| ---: " * len(HEADER) + "| --- |"]
+        for step in timed(rows):
+            values = (escaped(value.strip()) for value in (step.rung, *cells(step), step.new))
+            text.append(f"| {' | '.join(values)} |")
+        text += ["", *(escaped(line) for line in not_timed(rows)), ""]
     text += [f"{escaped(note)}  " for note in notes(run, shapes)]
     return "\n".join([*text, escaped(f"Measured on: {machine(run)}")])
 
@@ -362,15 +447,15 @@ def put_between_markers(path, text):
     """Replace what stands between the ladder's markers in the file at ``path``."""
     path = Path(path).resolve()
     content = path.read_bytes().decode()
-    lines = content.splitlines()
-    if not (lines.count(BEGIN) == lines.count(END) == 1 and content.count(END) == 1):
+    newline = "\r\n" if "\r\n" in content else "\n"
+    parts = content.split(newline)
+    if not (parts.count(BEGIN) == parts.count(END) == 1 and content.count(END) == 1):
         raise ValueError(f"{path}: needs one line {BEGIN} and, after it, one line {END}")
-    begin, end = lines.index(BEGIN), lines.index(END)
+    begin, end = parts.index(BEGIN), parts.index(END)
     if begin > end:
         raise ValueError(f"{path}: needs the line {BEGIN} before the line {END}")
-    newline = "\r\n" if "\r\n" in content else "\n"
-    lines[begin + 1 : end] = text.splitlines()
-    write(path, (newline.join(lines) + newline).encode())
+    parts[begin + 1 : end] = text.splitlines()
+    write(path, newline.join(parts).encode())
 
 
 def write(path, content):
@@ -385,222 +470,57 @@ def write(path, content):
         part.unlink(missing_ok=True)
 
 
-# ---- Figures -----------------------------------------------------------------------
-
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#595959"  # told apart by colour-blind eyes
-DEVICES = {"cpu": ("CPU", BLUE, "", "-"), "cuda": ("GPU", ORANGE, "///", "--")}
+# ---- Several runs ------------------------------------------------------------------
 
 
-def figures(run, folder):
-    """Draw the run into ``folder``, as PNG and SVG; return the PNGs as (what it shows, path)."""
-    import matplotlib
+def differences(runs):
+    """Yield a line for each run, with what it does not share with all of the others."""
+    facts = {name: re.split("[;,] ", machine(run)) for name, run in runs.items()}
+    for name, run in runs.items():
+        shared = set.intersection(*map(set, facts.values()))
+        commit = printable(run.get("commit_info", {}).get("id", ""))
+        commit = f"commit {commit[:8]}" if re.fullmatch("[0-9a-f]{40}", commit) else ""
+        own = [fact for fact in facts[name] if fact not in shared]
+        yield f"{name}: {', '.join(filter(None, [*own, commit])) or 'the same machine and versions'}"
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = []
-    drawn = {
-        "ladder": ("The ladder: time of one call, by rung", draw_ladder),
-        "rows": ("Time by the number of rows", draw_rows),
-    }
-    if "lesson" in run:
-        drawn |= {
-            "digit": ("The first digit of the training data", draw_digit),
-            "rand": ("Fifty random numbers", draw_rand),
-            "histogram": ("Ten thousand random numbers", draw_histogram),
+
+def side_by_side(runs):
+    """Yield the lines of ``{name: run}``, with a column a run, and factors to the first run's times."""
+    tables = {name: ladders(run) for name, run in runs.items()}
+    yield from differences(runs)
+    for shape in dict.fromkeys(chain(*tables.values())):
+        times = {
+            name: {step.rung: step.median for step in timed(shapes.get(shape, []))}
+            for name, shapes in tables.items()
         }
-    # The same run makes the same file, byte for byte.
-    style = {"svg.hashsalt": "ladder", "font.size": 10, "text.parse_math": False}
-    with matplotlib.rc_context(style):
-        for name, (title, draw) in drawn.items():
-            figure = draw(run, title)
-            if figure is None:
-                continue
-            for kind, metadata in ("svg", {"Date": None}), ("png", {}):
-                file = BytesIO()
-                figure.savefig(file, format=kind, dpi=120, metadata=metadata)
-                write(folder / f"{name}.{kind}", file.getvalue())
-            pictures.append((title, folder / f"{name}.png"))
-    return pictures
+        first, *others = times.values()
+        rows = [(shape, *runs)]
+        for rung in dict.fromkeys(chain(*times.values())):
+            row = [seconds(first[rung]) if rung in first else ""]
+            for other in others:
+                both = rung in first and rung in other
+                change = f" {factor(first[rung] / other[rung])}" if both else ""
+                row.append(f"{seconds(other[rung])}{change}" if rung in other else "")
+            rows.append((rung, *row))
+        name, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+        yield ""
+        for row in rows:
+            yield "  ".join((row[0].ljust(name), *map(str.rjust, row[1:], widths))).rstrip()
 
 
-def new_figure(width, height):
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def one_panel(width, height, title):
-    figure = new_figure(width, height)
-    axes = figure.subplots()
-    axes.set_title(title, loc="left", size=10)
-    return figure, axes
-
-
-def draw_ladder(run, title):
-    """A panel for each shape: a bar for each rung, on a log axis, and the limit of each device."""
-    shapes = ladders(run)
-    if not shapes:
-        return None
-    heights = [len(rows) + 2.5 for rows in shapes.values()]
-    figure = new_figure(9, 0.24 * sum(heights) + 0.8)
-    panels = figure.subplots(len(shapes), squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (shape, rows) in zip(panels, shapes.items(), strict=True):
-        limits = {}
-        rungs = timed(rows)
-        winner = fastest_of(rungs)
-        low = min(min(step.median, step.limit or math.inf) for step in rungs) / 2
-        for y, step in enumerate(rows):
-            if step.reason:
-                axes.text(
-                    low * 1.05,
-                    y,
-                    f"not timed: {step.reason}",
-                    va="center",
-                    color=GREY,
-                    size=8,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-                )
-                continue
-            _, colour, hatch, _ = DEVICES[step.device]
-            axes.barh(
-                y,
-                step.median - low,
-                left=low,
-                height=0.7,
-                color=colour,
-                hatch=hatch,
-                edgecolor="white",
-            )
-            label = f" {seconds(step.median)}{step.doubt}   {digits(step.times_first)}×"
-            weight = "bold" if step is winner else "normal"
-            axes.text(step.median, y, label, va="center", size=8.5, fontweight=weight)
-            limits[step.device] = step.limit
-        for device, limit in limits.items():
-            name, colour, _, dash = DEVICES[device]
-            if limit > 0:
-                axes.axvline(limit, color="black", linestyle=dash, linewidth=1.2)
-                axes.text(
-                    limit,
-                    -0.9,
-                    f" limit of the {name}: {seconds(limit)}",
-                    ha="left",
-                    size=8.5,
-                )
-        slowest = max(step.median for step in rungs)
-        axes.set(
-            xscale="log",
-            xlim=(low, slowest * (slowest / low) ** 0.22),
-            ylim=(len(rows) - 0.4, -1.6),
-        )
-        axes.set_yticks(range(len(rows)), [step.rung for step in rows], size=8.5)
-        axes.set_title(
-            f"{shape.replace('x', ' × ')}: time of one call, and how many times faster than the first",
-            loc="left",
-            size=10,
-        )
-        axes.xaxis.set_major_formatter(tick)
-        axes.spines[["top", "right"]].set_visible(False)
-    devices = {step.device for step in timed(chain(*shapes.values()))}
-    if len(devices) > 1:
-        from matplotlib.patches import Patch
-
-        handles = [
-            Patch(facecolor=c, hatch=h, edgecolor="white", label=name)
-            for device, (name, c, h, _) in DEVICES.items()
-            if device in devices
-        ]
-        panels[0].legend(handles=handles, loc="lower right", frameon=False)
-    caption(figure, run)
-    return figure
-
-
-def draw_rows(run, title):
-    """Time against rows, log-log: a line for each rung, and the limit of the machine."""
-    rungs = lines(run)
-    if not rungs:
-        return None
-    figure, axes = one_panel(9, 5, title)
-    limit = {}
-    for marker, (rung, points) in zip("os^vDP*X", rungs.items(), strict=False):
-        rows = [int(step.shape.partition("x")[0]) for step in points]
-        axes.plot(rows, [step.median for step in points], marker=marker, label=rung)
-        limit |= {n: s.limit for n, s in zip(rows, points, strict=True) if s.limit > 0}
-    if limit:
-        axes.plot(
-            limit.keys(),
-            limit.values(),
-            color="black",
-            linestyle="--",
-            label="limit, if all is read from memory",
-        )
-    axes.set(xscale="log", yscale="log", xlabel="rows × 784 × 10")
-    axes.yaxis.set_major_formatter(tick)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    caption(figure, run)
-    return figure
-
-
-def tick(value, _):
-    return seconds(value).replace(".00 ", " ").replace(".0 ", " ")
-
-
-def caption(figure, run):
-    figure.supxlabel(machine(run).replace("; ", "\n", 1), size=7, color=GREY)
-
-
-def check_lesson(lesson):
-    """Refuse what `draw_digit`, `draw_rand` and `draw_histogram` could not draw."""
-    pixels(lesson)
-    counts = lesson["histogram"]
-    if not (all(0 <= x < 1 for x in lesson["rand"]) and all(n >= 0 for n in counts)):
-        raise ValueError("random numbers outside of [0, 1), or counts below 0")
-    positive(sum(counts))
-
-
-def pixels(lesson):
-    """Return the digit of a run as 28 rows of 28 values from 0 to 255."""
-    rows = [list(bytes.fromhex(row)) for row in lesson["digit"]]
-    if [len(row) for row in rows] != [28] * 28:
-        raise ValueError("a digit that is not 28x28")
-    return rows
-
-
-def draw_digit(run, title):
-    figure, axes = one_panel(4, 4.2, title)
-    axes.imshow(pixels(run["lesson"]), cmap="gray")
-    return figure
-
-
-def draw_rand(run, title):
-    figure, axes = one_panel(6, 3.4, title)
-    axes.plot(run["lesson"]["rand"], marker=".")
-    axes.set(ylim=(0, 1), xlabel="number drawn", ylabel="rand()")
-    return figure
-
-
-def draw_histogram(run, title):
-    figure, axes = one_panel(6, 3.4, title)
-    counts = run["lesson"]["histogram"]
-    width = 1 / len(counts)
-    axes.bar(
-        [i * width for i in range(len(counts))],
-        counts,
-        width,
-        align="edge",
-        edgecolor="white",
-    )
-    axes.axhline(sum(counts) * width, color="black", linestyle="--", linewidth=1)
-    axes.set(xlabel="rand()", ylabel="count (dashed: expected)")
-    return figure
+def names_of(paths):
+    """Return a short name for each path: that of its file, or, if two are the same, the whole path."""
+    stems = [Path(path).stem for path in paths]
+    return [
+        stem if stems.count(stem) == 1 else str(path)
+        for stem, path in zip(stems, paths, strict=True)
+    ]
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("run", help="a file made by pytest --benchmark-json")
-    parser.add_argument("--figures", metavar="DIR", help="draw the run into this folder")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a file that pytest-benchmark saved")
+    parser.add_argument("--figures", metavar="DIR", help="draw the run or runs into this folder")
     parser.add_argument(
         "--readme",
         metavar="FILE",
@@ -608,12 +528,21 @@ def main(argv=None):
         "pictures go to a folder named as the run",
     )
     args = parser.parse_args(argv)
-    styles = {"bold": "1", "green": "32", "yellow": "33"}
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    if args.readme and len(args.runs) > 1:
+        parser.error("--readme takes one run")
     try:
-        run = load_run(args.run)
-        folder = args.figures or (args.readme and Path(args.run).with_suffix(""))
-        pictures = figures(run, folder) if folder else []
+        runs = dict(zip(names_of(args.runs), map(load_run, args.runs), strict=True))
+        if len(runs) > 1:
+            tables = [(line, "") for line in side_by_side(runs)]
+        else:
+            run = runs[names_of(args.runs)[0]]
+            columns = min(100, shutil.get_terminal_size((100, 24))[0])
+            tables = [*report(run, columns), ("", ""), (machine(run), "")]
+        folder = args.figures or (args.readme and Path(args.runs[0]).with_suffix(""))
+        if folder:
+            from figures import figures, figures_of_runs
+
+            pictures = figures(run, folder) if len(runs) == 1 else figures_of_runs(runs, folder)
         if args.readme:
             home = Path(args.readme).resolve().parent
             links = [
@@ -622,18 +551,22 @@ def main(argv=None):
                 if path.stem in ("ladder", "rows")
             ]
             put_between_markers(args.readme, markdown(run, links))
-        for line, style in report(run, min(100, shutil.get_terminal_size((100, 24))[0])):
-            line = encodable(line, sys.stdout.encoding)
-            if style and colour:
-                line = f"\x1b[{styles[style]}m{line}\x1b[0m"
-            print(line)
-        print(encodable(f"\n{machine(run)}", sys.stdout.encoding), flush=True)
+        show(tables)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        sys.exit(f"ladder.py: {error.filename}: {error.strerror}")
+        sys.exit(f"ladder.py: {error.filename or ''}: {error.strerror}")
     except ValueError as error:
         sys.exit(f"ladder.py: {error}")
+
+
+def show(tables):
+    styles = {"bold": "1", "green": "32", "yellow": "33", "light": "2"}
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    for line, style in tables:
+        line = encodable(line, sys.stdout.encoding)
+        print(f"\x1b[{styles[style]}m{line}\x1b[0m" if style and colour else line)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -9,24 +9,27 @@ from contextlib import nullcontext
 
 import pytest
 
+import figures
 import ladder
 from ladder import BEGIN, END
 from rungs import FULL, SMALL
 
 TABLES = """
-5x784x10        median  × first  × before  GFLOP/s  of limit   speed, log scale
-matmul_loops   400 ms*     1.00      1.00  0.00020  0.00030%
-matmul_x      not timed: no GPU
-matmul_torch  8.00 µs    50,000    50,000     9.80     14.8%   ████████████████████
-fastest: matmul_torch, 8.00 µs, 14.8% of the machine's limit
+5x784x10        median  the course     step  to torch  roofline   speed, log scale
+matmul_loops   400 ms*      416 ms            ÷50,000  0.00030%
+matmul_torch  8.00 µs               ×50,000     ×1.00     14.8%   ████████████████████
+matmul_mine   16.0 µs°                          ÷2.00     7.38%   ███████████████████
+not timed: matmul_x, matmul_y: no GPU
+fastest: matmul_torch, 8.00 µs, 14.8% of the roofline
 
-50000x784x10    median  × first  × before  GFLOP/s  of limit   speed, log scale
-matmul_torch  30.0 ms      1.00      1.00     26.1     13.2%
-matmul_cuda    100 µs       300       300    7,840      100%   ████████████████████████
-matmul_last   5.00 ms?     6.00     0.020      157     79.4%   ████████
-fastest: matmul_cuda, 100 µs, 100% of the machine's limit
+50000x784x10    median  the course  step  to torch      roofline   speed, log scale
+matmul_torch  30.0 ms      15.5 ms           ×1.00         13.2%
+matmul_last   5.00 ms?                       ×6.00         79.4%   ████████
+matmul_cuda    100 µs      3.69 ms                  at the limit   ████████████████████████
+fastest: matmul_cuda, 100 µs, at the limit
 
 Per multiply-add: matmul_loops 10.2 µs / matmul_cuda 0.26 ps = 40,000,000 (the course: 5 million)
+7,840 random numbers: torch_randn 20.0 µs (the course: 91.3 µs)
 """
 
 
@@ -35,16 +38,16 @@ def rung(step, name, shape, median, group="matmul {}", device="cpu", iqr=0.0, ro
     info |= {"rung": name, "shape": shape, "step": step, "device": device}
     info |= {"flops": 2 * m * k * n, "bytes": 4 * (m * k + k * n + m * n)}
     stats = {"median": median, "iqr": iqr, "rounds": rounds}
-    return {"group": group.format(shape), "stats": stats, "extra_info": info}
+    return {"name": name, "group": group.format(shape), "stats": stats, "extra_info": info}
 
 
 def limit(kind, work, device="cpu"):
     info = {"limit": kind, "device": device, "bytes" if kind == "read" else "flops": work}
-    return {"group": "limit", "stats": {"median": 1.0}, "extra_info": info}
+    return {"name": "limit", "group": "limit", "stats": {"median": 1.0}, "extra_info": info}
 
 
 def run_of(*benches, **more):
-    ladder.add_limits(benches)
+    ladder.add_limits(benches, ladder.rates(benches))
     info = {"cpu": {"brand_raw": "A CPU"}, "machine": "", "system": "Linux", "python_version": "3"}
     return {"benchmarks": benches, "machine_info": info, "datetime": "2026-01-02T03:04:05"} | more
 
@@ -53,18 +56,19 @@ def run_of(*benches, **more):
 def run():
     """A run, saved out of order, on a CPU that reads 40 GB/s and does 200 GFLOP/s, and a GPU."""
     skip = {"rung": "matmul_x", "shape": SMALL, "step": 1, "device": "cuda", "reason": "no GPU"}
+    number = {"name": "test_torch_randn", "group": "", "stats": {"median": 2e-5}, "extra_info": {}}
     return run_of(
-        rung(9, "matmul_last", FULL, 0.005, iqr=0.001),
-        rung(2, "matmul_torch", FULL, 0.03),
+        rung(19, "matmul_last", FULL, 0.005, iqr=0.001),
+        rung(2, "matmul_torch", FULL, 0.03, new="BLAS."),
+        rung(18, "matmul_mine", SMALL, 1.6e-5, since="2026-01-01 10:20"),
         rung(2, "matmul_torch", SMALL, 8e-6),
         rung(0, "matmul_loops", SMALL, 0.4, rounds=1),
         rung(8, "matmul_cuda", FULL, 1e-4, device="cuda"),
-        rung(0, "alone, and so no ladder", "1x1x1", 1.0),
-        rung(9, "matmul_last", "500x784x10", 5e-5, "rows"),
-        rung(9, "matmul_last", SMALL, 5e-7, "rows"),
+        rung(19, "matmul_last", "500x784x10", 5e-5, "rows"),
+        rung(19, "matmul_last", SMALL, 5e-7, "rows"),
         *(limit("read", 40e9), limit("read", 30e9), limit("flops", 200e9)),
-        *(limit("read", 1.5883136e12, "cuda"), limit("flops", 60e12, "cuda")),
-        skipped=[skip],
+        *(limit("read", 1.5883136e12, "cuda"), limit("flops", 60e12, "cuda"), number),
+        skipped=[skip, skip | {"rung": "matmul_y"}],
         lesson={"digit": [bytes(range(28)).hex()] * 28, "rand": [0.0, 0.75], "histogram": [3, 1]},
     )
 
@@ -80,21 +84,40 @@ def printed(run):
 
 
 def test_tables(run):
-    assert printed(run)[:-2] == TABLES.splitlines()  # two notes follow
+    assert printed(run)[:-3] == TABLES.splitlines()  # three notes follow
+    verbose = [line for line, _ in ladder.report(run, verbose=True)]
+    assert "matmul_torch: BLAS." in verbose
 
 
 @pytest.mark.parametrize("last, load, end", [
-    ({"iqr": 0.1}, 1.0, "µs = 1.00$"),  # no note, and no word of the course's loops
-    ({"iqr": 0.11}, 1.0, r"^\? doubtful"),
+    ({"iqr": 0.1}, 1.0, "^fastest: "),  # no note, and no word of the course's loops
+    ({"iqr": 0.11}, 1.0, r"^\? noisy"),
+    ({"waited": 0.11}, 1.0, r"^\? noisy"),
     ({"iqr": 0.11, "rounds": 1}, 1.0, r"^\* one round"),
-    ({"limit_share": 1.09}, 1.0, "µs = 1.00$"),
-    ({"limit_share": 1.11}, 1.0, r"^last \(5x784x10\) is faster than the measured limit"),
+    ({"since": "2026-01-01"}, 1.0, "^° not timed now, but in the last whole run, of 2026-01-01"),
+    ({"limit_share": 1.09}, 1.0, "^fastest: "),
+    ({"limit_share": 1.11}, 1.0, r"^last \(5x784x10\) is faster than the measured roofline"),
     ({}, 2.34, r"^The machine was busy .*load 2\.3\b"),
 ])  # fmt: skip
 def test_notes(last, load, end):
     first = rung(1, "first", SMALL, 1.0, limit_share=0.5)
     run = run_of(first, rung(2, "last", SMALL, 1.0, **last), load=load)
-    assert re.search(end, printed(run)[-1])
+    assert re.search(end, [*filter(None, printed(run))][-1])
+
+
+@pytest.mark.parametrize("times, text", [
+    ((1.0, 1.0), "×1.00"), ((3.0, 1.0), "×3.00"), ((1.0, 30_000.0), "÷30,000"),
+])  # fmt: skip
+def test_factor(times, text):
+    assert ladder.factor(times[0] / times[1]) == text
+
+
+@pytest.mark.parametrize("share, text", [
+    (0.96, "96.0%"), (0.975, "at the limit"), (1.025, "at the limit"), (1.04, "104%"),
+])  # fmt: skip
+def test_share(share, text):
+    (step,) = ladder.ladders(run_of(rung(0, "one", SMALL, 1.0, limit_share=share)))[SMALL]
+    assert ladder.share(step) == text
 
 
 @pytest.mark.parametrize("rates, share", [
@@ -105,7 +128,7 @@ def test_notes(last, load, end):
 def test_limit(rates, share):
     run = run_of(rung(0, "first", SMALL, 2.0), rung(1, "last", SMALL, 1.0), *rates)
     assert run["benchmarks"][1]["extra_info"].get("limit_share") == share
-    assert ("limit was not measured" in printed(run)[-1]) == (share is None)
+    assert ("roofline was not measured" in printed(run)[-1]) == (share is None)
 
 
 @pytest.mark.parametrize("times, limit, bars", [
@@ -120,7 +143,7 @@ def test_bars(times, limit, bars):
     assert [line.count("█") for line in printed(run_of(*rungs)) if line[:5] == "rung "] == bars
 
 
-@pytest.mark.parametrize("columns, width", [(300, 87), (72, 72), (40, 60)])
+@pytest.mark.parametrize("columns, width", [(300, 91), (76, 76), (40, 64)])
 def test_bars_fill_what_room_the_terminal_has(saved, columns, width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     ladder.main([str(saved)])
@@ -140,11 +163,12 @@ def test_command_without_torch(saved, tmp_path):
     env = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": os.path.dirname(__file__)}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert (done.stderr, done.returncode) == ("", 0)
-    assert done.stdout.startswith(TABLES.translate(str.maketrans("×µ█", "xu#")))
+    assert done.stdout.startswith(TABLES.translate(str.maketrans("×÷µ█°", "x/u#'")))
     assert "A CPU, ? cores; Linux, Python 3, " in done.stdout
     text = readme.read_text(encoding="utf-8")
-    assert text.startswith(f"Before\n{BEGIN}\n- {SMALL}: fastest: matmul_torch, 8.00 µs")
-    assert "\n| matmul_x | no GPU | | | | |\n| matmul_torch | 8.00 µs | 50,000 | " in text
+    assert text.startswith(f"Before\n{BEGIN}\n![The ladder")
+    assert "\n| matmul_torch | 30.0 ms | 15.5 ms |  | ×1.00 | 13.2% | BLAS. |\n" in text
+    assert "\nnot timed: matmul_x, matmul_y: no GPU\n" in text
     assert re.findall(r"\((.*png)\)", text) == ["run/ladder.png", "run/rows.png"]
     assert text.endswith(f"2026-01-02\n{END}\nAfter\n") and "old" not in text
     ladder.main([str(saved), "--figures", str(tmp_path / "again")])
@@ -197,11 +221,11 @@ def test_a_file_is_written_whole_or_not_at_all_and_keeps_mode_and_link(tmp_path)
 @pytest.mark.parametrize("old, new", [
     ("{", None),
     ("{", "[" * 100_000),
-    ('"matmul 5', '"other 5'),
+    ('"group": "matmul', '"group": "other'),
     ('"median": 0.005', '"median": "\\u001b[2J"'),
     ('"median": 0.005', '"median": NaN'),
     ('"iqr": 0.001', '"iqr": Infinity'),
-    ('"step": 9', '"step": null'),
+    ('"step": 19', '"step": null'),
     ('"device": "cpu"', '"device": []'),
     ('"reason"', '"raisin"'),
     ('"cpu": {', '"gpu": {'),
@@ -210,7 +234,7 @@ def test_a_file_is_written_whole_or_not_at_all_and_keeps_mode_and_link(tmp_path)
 ], ids=lambda text: str(text)[:20])  # fmt: skip
 def test_no_run(saved, old, new):
     saved.unlink() if new is None else saved.write_text(saved.read_text().replace(old, new))
-    with pytest.raises(SystemExit, match="run.json: (not a run|there|No such)") as error:
+    with pytest.raises(SystemExit, match="run.json: (not a run|no rung was|No such)") as error:
         ladder.main([str(saved)])
     assert str(error.value).isprintable()
 
@@ -223,22 +247,24 @@ def test_a_file_steers_neither_the_terminal_nor_markdown(saved):
     text = "".join(printed(run)) + ladder.machine(run)
     assert "evil?[2J" in text and "?]0;x" in text and "?[31mred" in text and text.isprintable()
     assert "| evil?\\[2J\\<b\\>\\|\\`\\* | 5.00 ms? |" in ladder.markdown(run)
-    assert max(map(len, printed(run))) == 100
+    assert max(map(len, printed(run)[:12])) <= 100
 
 
 def test_figures(run):
     def words(texts):
         return [text.get_text().strip() for text in texts]
 
-    small, full = ladder.draw_ladder(run, "").axes
-    assert words(small.get_yticklabels()) == ["matmul_loops", "matmul_x", "matmul_torch"]
-    assert [round(bar.get_y() + 0.35) for bar in small.patches] == [0, 2]
-    assert [bar.get_x() + bar.get_width() for bar in small.patches] == pytest.approx([0.4, 8e-6])
-    text = "400 ms*   1.00×, not timed: no GPU, 8.00 µs   50,000×, limit of the CPU: 1.18 µs"
+    small, full = figures.draw_ladder(run, "").axes
+    assert words(small.get_yticklabels()) == ["matmul_loops", "matmul_torch", "matmul_mine"]
+    ends = [bar.get_x() + bar.get_width() for bar in small.patches]
+    assert ends == pytest.approx([0.4, 8e-6, 1.6e-5])
+    assert small.get_xlim()[0] > small.get_xlim()[1]  # a longer bar is faster
+    text = "400 ms*   (the course: 416 ms), 8.00 µs, 16.0 µs, roofline of the CPU: 1.18 µs"
     assert words(small.texts) == text.split(", ")
-    assert [x.get_xdata()[0] for x in full.lines] == pytest.approx([158_831_360 / 40e9, 1e-4])
-    assert [bool(bar.get_hatch()) for bar in full.patches] == [False, True, False]
-    draw = ladder.draw_rows, ladder.draw_digit, ladder.draw_rand, ladder.draw_histogram
+    limits = [line.get_xdata()[0] for line in full.lines if line.get_linestyle() in ("-", "--")]
+    assert limits == pytest.approx([158_831_360 / 40e9, 1e-4])
+    assert [bool(bar.get_hatch()) for bar in full.patches] == [False, False, True]
+    draw = figures.draw_rows, figures.draw_digit, figures.draw_rand, figures.draw_histogram
     rows, digit, rand, histogram = (figure(run, "").axes[0] for figure in draw)
     assert small.get_xscale() == rows.get_xscale() == rows.get_yscale() == "log"
     legends = [*small.get_legend().texts, *rows.get_legend().texts]
@@ -248,3 +274,40 @@ def test_figures(run):
     assert digit.images[0].get_array().tolist() == [[*range(28)]] * 28
     assert [*rand.lines[0].get_ydata()] == [0.0, 0.75]
     assert [bar.get_height() for bar in histogram.patches] == [3, 1]
+
+
+# ---- Several runs ------------------------------------------------------------------
+
+
+@pytest.fixture
+def others(run, saved, tmp_path):
+    """The run again, in which torch is a newer one and twice as fast, and one rung is missing."""
+    (tmp_path / "0001_b.json").write_text(saved.read_text().replace(": 8e-06", ": 4e-06"))
+    (tmp_path / "c.json").write_text(saved.read_text().replace("matmul_loops", "matmul_new"))
+    b = json.loads((tmp_path / "0001_b.json").read_text()) | {"libraries": {"torch": "9.9"}}
+    (tmp_path / "0001_b.json").write_text(json.dumps(b))
+    return [str(saved), str(tmp_path / "0001_b.json"), str(tmp_path / "c.json")]
+
+
+def test_side_by_side(others, capsys):
+    ladder.main(others)
+    first, second, third, _, *table = capsys.readouterr().out.splitlines()
+    assert "torch 9.9" in second and "torch" not in first + third
+    assert [line.split() for line in table[:5]] == [
+        ["5x784x10", "run", "0001_b", "c"],
+        ["matmul_loops", "400", "ms", "400", "ms", "×1.00"],
+        ["matmul_torch", "8.00", "µs", "4.00", "µs", "×2.00", "8.00", "µs", "×1.00"],
+        ["matmul_mine", "16.0", "µs", "16.0", "µs", "×1.00", "16.0", "µs", "×1.00"],
+        ["matmul_new", "400", "ms"],
+    ]
+
+
+@pytest.mark.parametrize("count, patches, labels", [(2, 6, 2), (3, 0, 4)])
+def test_figures_of_runs(others, count, patches, labels, tmp_path):
+    runs = {path: ladder.load_run(path) for path in others[:count]}
+    draw = figures.draw_pairs if count == 2 else figures.draw_history
+    (axes,) = draw(runs, SMALL, "").axes
+    assert sum(bar.get_width() != 0 for bar in axes.patches) == patches
+    assert len(axes.get_legend().texts) == labels
+    ladder.main([*others[:count], "--figures", str(tmp_path / "drawn")])
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
