@@ -9,6 +9,7 @@ from beyond.microkernel import (
     LANES,
     ROWS,
     add_rest,
+    lanes_for,
     micro_kernel_of,
     multiply_in_all_threads,
     multiply_in_one_thread,
@@ -25,7 +26,7 @@ def put_columns(c, at, x, y, columns):
     store(c, at + LANES, y, columns - LANES)
 
 
-across_columns = micro_kernel_of(broadcast, put_columns)
+across_columns = micro_kernel_of(LANES, broadcast, put_columns)
 
 
 @njit
@@ -42,11 +43,14 @@ def multiply_few_rows(a, b, c, m, k, n):
             add_rest(a, b, c, (m, k, n), row, (column, column + 2 * LANES), (n, 1), whole)
 
 
-def fastest(m, k, n):
-    """Return what multiplies matrices of these sizes in the least time."""
+def multiply(a, b, c, m, k, n, tensor):
+    """c = a @ b in the way that takes the least time; ``tensor`` is a again, as a tensor."""
     if m < FEW:
-        return multiply_few_rows
-    return multiply_in_one_thread if m * k * n < MUCH else multiply_in_all_threads
+        multiply_few_rows(a, b, c, m, k, n)
+    elif m * k * n < MUCH:
+        multiply_in_one_thread(a, b, c, m, k, n, lanes_for(tensor))
+    else:
+        multiply_in_all_threads(a, b, c, m, k, n, lanes_for(tensor))
 
 
 @rung()
@@ -54,7 +58,7 @@ def matmul_numba_few_rows(a, b):
     """Up to 15 rows don't pay for packing b, nor a small product for waking the other threads."""
     (m, k), n = a.shape, b.shape[1]
     a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
-    fastest(m, k, n)(a.numpy(), b.numpy(), c.numpy(), m, k, n)
+    multiply(a.numpy(), b.numpy(), c.numpy(), m, k, n, a)
     return c
 
 
@@ -75,5 +79,5 @@ def matmul_numba_address(a, b):
     address_a, address_b = a.data_ptr(), b.data_ptr()
     if not (address_a and address_b) and m * k * n:
         raise ValueError("a or b has no memory of its own")
-    fastest(m, k, n)(address_a, address_b, c.data_ptr(), m, k, n)
+    multiply(address_a, address_b, c.data_ptr(), m, k, n, a)
     return c

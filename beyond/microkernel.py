@@ -30,14 +30,21 @@ def simd_lanes():
     return next(SIMD[name] for name in SIMD if name in assembly)
 
 
-# With AVX-512, 16 lanes gain 7% where a starts at a multiple of their 64 bytes, and lose 30%
-# where it doesn't, as most of numpy's arrays don't.
-LANES = min(8, simd_lanes())
+WIDE = simd_lanes()
+LANES = min(8, WIDE)
 ROWS = 5  # times 2 sums, 2 vectors of b and 1 of a take 13 of the 16 registers
 AHEAD = 1  # tiles
 
 
-def micro_kernel_of(take, put):
+def lanes_for(a):
+    """Return WIDE if no vector of so many floats in a row of ``a`` lies in two cache lines.
+
+    With AVX-512, 16 lanes gain 7% then, and lose 30% otherwise, as each load counts twice.
+    """
+    return WIDE if (a.data_ptr() | 4 * a.shape[1]) % 64 == 0 else LANES
+
+
+def micro_kernel_of(lanes, take, put):
     """Return a micro-kernel: 5 rows of a times two vectors of b, at each step along k.
 
     ``take`` makes a vector of a's floats, ``put`` stores the two vectors of sums of a row.
@@ -50,20 +57,20 @@ def micro_kernel_of(take, put):
         last = m - 1  # stands in for the rows that a lacks
         p, q, r = row, min(row + 1, last), min(row + 2, last)
         s, t = min(row + 3, last), min(row + 4, last)
-        p0 = p1 = q0 = q1 = r0 = r1 = s0 = s1 = t0 = t1 = zeros(LANES)
+        p0 = p1 = q0 = q1 = r0 = r1 = s0 = s1 = t0 = t1 = zeros(lanes)
         for i in range(0, stop, step):
             prefetch(a, fetched)
             fetched += further
-            x, y = load(b, left + i * down, LANES), load(b, right + i * down, LANES)
-            z = take(a, p * k + i, LANES)
+            x, y = load(b, left + i * down, lanes), load(b, right + i * down, lanes)
+            z = take(a, p * k + i, lanes)
             p0, p1 = multiply_add(x, z, p0), multiply_add(y, z, p1)
-            z = take(a, q * k + i, LANES)
+            z = take(a, q * k + i, lanes)
             q0, q1 = multiply_add(x, z, q0), multiply_add(y, z, q1)
-            z = take(a, r * k + i, LANES)
+            z = take(a, r * k + i, lanes)
             r0, r1 = multiply_add(x, z, r0), multiply_add(y, z, r1)
-            z = take(a, s * k + i, LANES)
+            z = take(a, s * k + i, lanes)
             s0, s1 = multiply_add(x, z, s0), multiply_add(y, z, s1)
-            z = take(a, t * k + i, LANES)
+            z = take(a, t * k + i, lanes)
             t0, t1 = multiply_add(x, z, t0), multiply_add(y, z, t1)
         put(c, p * n + column, p0, p1, n - column)
         put(c, q * n + column, q0, q1, n - column)
@@ -80,7 +87,8 @@ def put_totals(c, at, x, y, columns):
     store(c, at + 1, total(y), columns - 1)
 
 
-along_k = micro_kernel_of(load, put_totals)
+wide_along_k = micro_kernel_of(WIDE, load, put_totals)
+along_k = micro_kernel_of(LANES, load, put_totals)
 
 
 @njit
@@ -96,16 +104,19 @@ def add_rest(a, b, c, sizes, row, columns, strides, first):
             store(c, i * n + j, cell, 1)
 
 
-def multiply_packed(a, b, c, sizes, ahead):
+def multiply_packed(a, b, c, sizes, lanes, ahead):
     """c = a @ b for packed b, while the tile is fetched that is so many tiles ``ahead``."""
     m, k, n = sizes
-    passes, whole = (n + 1) // 2, k // LANES * LANES
+    passes, whole = (n + 1) // 2, k // lanes * lanes
     for tile in prange((m + ROWS - 1) // ROWS):
         row, other = ROWS * tile, ROWS * (tile + ahead) * k
         for column in range(0, n, 2):
             b_vectors = column * k, column * k + k, 1
-            fetch = other + ROWS * k // passes * column // 2, ROWS * LANES // passes
-            along_k(a, b, c, sizes, row, column, b_vectors, (whole, LANES), fetch)
+            fetch = other + ROWS * k // passes * column // 2, ROWS * lanes // passes
+            if lanes == WIDE:
+                wide_along_k(a, b, c, sizes, row, column, b_vectors, (whole, WIDE), fetch)
+            else:
+                along_k(a, b, c, sizes, row, column, b_vectors, (whole, LANES), fetch)
         add_rest(a, b, c, sizes, row, (0, n), (1, k), whole)
 
 
@@ -128,13 +139,13 @@ def pack(b, k, n):
 
 
 @njit
-def multiply_in_one_thread(a, b, c, m, k, n):
-    multiply_packed(a, pack(b, k, n), c, (m, k, n), AHEAD)
+def multiply_in_one_thread(a, b, c, m, k, n, lanes):
+    multiply_packed(a, pack(b, k, n), c, (m, k, n), lanes, AHEAD)
 
 
 @njit
-def multiply_in_all_threads(a, b, c, m, k, n, ahead=AHEAD):
-    multiply_packed_in_all_threads(a, pack(b, k, n), c, (m, k, n), ahead)
+def multiply_in_all_threads(a, b, c, m, k, n, lanes, ahead=AHEAD):
+    multiply_packed_in_all_threads(a, pack(b, k, n), c, (m, k, n), lanes, ahead)
 
 
 @rung()
@@ -142,7 +153,7 @@ def matmul_numba_tile(a, b):
     """A register tile: 5 x 2 sums at a time, so that a row of a serves 2 columns, and of b 5 rows."""
     (m, k), n = a.shape, b.shape[1]
     a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
-    multiply_in_all_threads(a.numpy(), b.numpy(), c.numpy(), m, k, n, 0)
+    multiply_in_all_threads(a.numpy(), b.numpy(), c.numpy(), m, k, n, lanes_for(a), 0)
     return c
 
 
@@ -151,5 +162,5 @@ def matmul_numba_prefetch(a, b):
     """While a tile is computed, the rows of the next one are fetched from memory."""
     (m, k), n = a.shape, b.shape[1]
     a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
-    multiply_in_all_threads(a.numpy(), b.numpy(), c.numpy(), m, k, n, AHEAD)
+    multiply_in_all_threads(a.numpy(), b.numpy(), c.numpy(), m, k, n, lanes_for(a))
     return c
