@@ -19,7 +19,7 @@ import torch
 from numba import cuda, njit
 
 from mnist import download_mnist, load_mnist, path_gz
-from rungs import SMALL, device_array, rung
+from rungs import SMALL, current_stream, device_array, rung
 
 # ---- Get data ----------------------------------------------------------------------
 
@@ -273,7 +273,7 @@ def launch_kernel(kernel, grid_x, grid_y, *args, **kwargs):
             kernel((i, j), *args, **kwargs)
 
 
-@rung(shapes=[SMALL])
+@rung(shapes=[SMALL], chapter="on the GPU")
 def matmul_launch_kernel(a, b):
     """The GPU's way of thinking, in Python loops: a kernel called for each cell of c."""
     c = a.new_zeros(a.shape[0], b.shape[1])
@@ -302,8 +302,9 @@ def matmul_cuda(a, b):
     """All cells at once: a GPU thread for each, in blocks of 16 x 16."""
     c = a.new_zeros(a.shape[0], b.shape[1])
     if c.numel():
-        a, b, out = map(device_array, (a, b, c))
-        matmul_kernel[blocks_per_grid(c.shape), (TPB, TPB)](a, b, out)
+        with current_stream(a) as stream:
+            a, b, out = map(device_array, (a, b, c))
+            matmul_kernel[blocks_per_grid(c.shape), (TPB, TPB), stream](a, b, out)
     return c
 
 

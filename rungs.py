@@ -1,6 +1,7 @@
 """What a rung is, the list of them, and the operands that a product takes."""
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numba
@@ -12,38 +13,53 @@ SMALL, FULL = "5x784x10", "50000x784x10"
 
 @dataclass(frozen=True)
 class Rung:
-    """One step of the ladder: ``fn(a, b) -> c``, the shapes it is timed on, and its device."""
+    """One step of the ladder: ``fn(a, b) -> c``, the shapes it is timed on, device and chapter."""
 
     name: str
     fn: Callable
     shapes: tuple
     device: str
+    chapter: str = "past the course"
 
 
 RUNGS: dict[str, Rung] = {}
 
 
-def rung(shapes=(SMALL, FULL), device="cpu"):
+def rung(shapes=(SMALL, FULL), device="cpu", chapter=None):
     """Register the function below as a rung, under its own name, in the order of definition.
 
     It takes float32 tensors of shapes (M, K) and (K, N) and returns a new one, (M, N).
     ``shapes`` are the named shapes "MxKxN" on which it is timed (only the small one if
-    it is too slow for the full one), ``device`` is "cpu" or "cuda".
+    it is too slow for the full one), ``device`` is "cpu" or "cuda". The ``chapter`` is "the
+    course" for what kernels.py has for the CPU, else "past the course" or "on the GPU".
     """
-    if callable(shapes):
-        raise TypeError(f"write @rung(), with parentheses, above {shapes.__name__}")
+    if callable(shapes):  # @rung, without parentheses
+        return rung()(shapes)
 
     def register(fn):
-        if fn.__name__ in RUNGS:
-            raise ValueError(f"there already is a rung {fn.__name__}")
-        if not fn.__doc__:
-            raise ValueError(f"{fn.__name__}: a rung has a docstring that says what is new")
-        if SMALL not in shapes or {*shapes} - {SMALL, FULL}:
-            raise ValueError(f"{fn.__name__}: shapes are [SMALL] or [SMALL, FULL]")
-        RUNGS[fn.__name__] = Rung(fn.__name__, fn, tuple(shapes), device)
+        name, fits, mistake = fn.__name__, SMALL in shapes and {SMALL, FULL} >= {*shapes}, ""
+        if name in RUNGS:
+            mistake = f"there are two rungs {name}: give one another name"
+        elif not fn.__doc__:
+            mistake = f"{name}: a rung has a docstring that says what is new"
+        elif not fits:
+            mistake = f"{name}: shapes are [SMALL] or [SMALL, FULL], not {shapes}"
+        registered = refuse(mistake) if mistake else fn
+        own = "the course" if fn.__module__ == "kernels" else "past the course"
+        own = chapter or ("on the GPU" if device == "cuda" else own)
+        RUNGS[name] = Rung(name, registered, tuple(shapes) if fits else (SMALL,), device, own)
         return fn
 
     return register
+
+
+def refuse(mistake):
+    """Return what takes the place of a rung that can't be one, so that the others are timed."""
+
+    def refused(a, b):
+        raise ValueError(mistake)
+
+    return refused
 
 
 def check_operands(a, b, device="cpu"):
@@ -64,9 +80,22 @@ def check_operands(a, b, device="cpu"):
 def device_array(tensor):
     """Return ``tensor`` as what a numba.cuda kernel takes, without a copy.
 
-    That is a view of a tensor on the GPU, or of one in memory for Numba's simulator. Kernels
-    run on the default stream, as torch's do unless it is told otherwise, so order holds.
+    That is a view of a tensor on the GPU, or of one in memory for Numba's simulator.
     """
     if numba.config.ENABLE_CUDASIM:
         return tensor.contiguous().numpy()
     return cuda.as_cuda_array(tensor)
+
+
+@contextmanager
+def current_stream(tensor):
+    """Make the GPU of ``tensor`` the current one; the value is torch's stream there, for Numba.
+
+    The simulator has neither: 0 stands for its stream.
+    """
+    if numba.config.ENABLE_CUDASIM:
+        yield 0
+    else:
+        with torch.cuda.device(tensor.device):
+            stream = torch.cuda.current_stream().cuda_stream
+            yield cuda.external_stream(stream) if stream else 0
