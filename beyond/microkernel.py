@@ -52,6 +52,12 @@ def micro_kernel_of(lanes, take, put):
 
     @njit
     def micro_kernel(a, b, c, sizes, row, column, b_vectors, steps, fetch):
+        """Compute c[row : row + 5, column :], as many columns as two vectors are for ``put``.
+
+        ``sizes`` are m, k and n; ``b_vectors`` where the two vectors of b begin, and how far it
+        is to the next ones; ``steps`` where to stop along k, and how far a step is; ``fetch``
+        where a is prefetched, and how much further at each step. All count floats.
+        """
         (m, k, n), (left, right, down) = sizes, b_vectors
         (stop, step), (fetched, further) = steps, fetch
         last = m - 1  # stands in for the rows that a lacks
