@@ -1,8 +1,8 @@
 """Get data: MNIST, chunks, islice, Matrix, tensors."""
 
+import shutil
 from itertools import islice
 
-import numpy as np
 import pytest
 import torch
 from fastcore.test import test_close as close
@@ -27,72 +27,51 @@ def img(lst1):
 # ---- The lesson --------------------------------------------------------------------
 
 
-def test_get_data(tmp_path, monkeypatch):
-    """Download the file unless it is there, then load it."""
-    path, downloaded = tmp_path / "mnist.pkl.gz", []
-
-    def download(path):
-        downloaded.append(path)
-        path.write_bytes(SAMPLE.read_bytes())
-
-    monkeypatch.setattr(kernels, "download_mnist", download)
-    for _ in range(2):
-        (x_train, y_train), _, _ = get_data(path)
-        assert (x_train.shape, y_train.shape) == ((1000, 784), (1000,))
-    assert downloaded == [path]
-
-
-def test_vals(lst1):
-    assert lst1[200:210] == VALS
-
-
 @pytest.mark.parametrize("fn", [chunks, islice_chunks])
-@pytest.mark.parametrize(
-    "sz, lengths", [(5, [5, 5]), (3, [3, 3, 3, 1]), (10, [10]), (99, [10]), (1, [1] * 10)]
-)
-def test_chunks(fn, sz, lengths):
-    parts = list(fn(VALS, sz))
-    assert [len(part) for part in parts] == lengths
-    assert sum(parts, []) == VALS
-    assert list(fn([], sz)) == []
+def test_chunks(lst1, fn):
+    assert lst1[200:210] == VALS
+    assert list(islice(fn(VALS, 5), 3)) == [VALS[:5], VALS[5:]]
+    assert list(fn(VALS, 4)) == [VALS[:4], VALS[4:8], VALS[8:]]
+    assert list(fn([], 5)) == []
 
 
-def test_islice():
+def test_islice(lst1, img):
     it = iter(VALS)
-    assert list(islice(it, 5)) == VALS[:5]
-    assert list(islice(it, 5)) == VALS[5:]
-    assert list(islice(it, 5)) == []
-
-
-def test_islice_chunks_takes_an_iterator(lst1, img):
+    assert [list(islice(it, 5)) for _ in range(3)] == [VALS[:5], VALS[5:], []]
     assert list(islice_chunks(iter(lst1), 28)) == img
-    assert (len(img), len(img[0])) == (28, 28)
-    assert img[20][15] == 0.98828125
+    assert (len(img), len(img[0]), img[20][15]) == (28, 28, 0.98828125)
 
 
-def test_matrix(img):
-    m = Matrix(img)
-    assert m[20, 15] == 0.98828125
-    assert m[0, 27] == img[0][27]
+def test_matrix():
+    assert Matrix([[1, 2, 3], [4, 5, 6]])[1, 2] == 6
 
 
 def test_tensors(x_train, y_train, whole_mnist):
-    assert x_train.shape == (50_000, 784)
     assert x_train.type() == "torch.FloatTensor"
+    assert (x_train.shape, y_train.shape) == ((50_000, 784), (50_000,))
     imgs = x_train.reshape((-1, 28, 28))
     assert imgs.shape == (50_000, 28, 28)
     close(imgs[0, 20, 15], torch.tensor(0.98828125), eps=1e-9)
-    assert y_train.shape == (50_000,)
     assert y_train[:3].tolist() == [5, 0, 4]
     if whole_mnist:
         assert y_train[-3:].tolist() == [8, 4, 8]
 
 
-def test_loaded_arrays(mnist):
-    for x, y in mnist:
-        assert (x.dtype, y.dtype) == (np.float32, np.int64)
-        assert x.shape == (len(y), 784)
-        assert x.flags.writeable and x.flags.c_contiguous
+# ---- Correctness -------------------------------------------------------------------
+
+
+def test_get_data(tmp_path, monkeypatch):
+    """It downloads the file unless it is there, then loads it."""
+    path, downloaded = tmp_path / "mnist.pkl.gz", []
+
+    def download(path):
+        downloaded.append(path)
+        shutil.copy(SAMPLE, path)
+
+    monkeypatch.setattr(kernels, "download_mnist", download)
+    for _ in range(2):
+        assert [len(x) for x, _ in get_data(path)] == [1000, 200, 200]
+    assert downloaded == [path]
 
 
 # ---- Timed -------------------------------------------------------------------------
@@ -107,10 +86,7 @@ ELEMENT = {
     "Matrix": (Matrix, lambda m: m[20, 15]),
     "tensor": (torch.tensor, lambda m: m[20, 15]),
 }
-BOTH_ENDS = {
-    "python": lambda y: (min(y), max(y)),
-    "torch": lambda y: (y.min(), y.max()),
-}
+BOTH_ENDS = {"python": lambda y: (min(y), max(y)), "torch": lambda y: (y.min(), y.max())}
 
 
 @pytest.mark.parametrize("way", IMAGE_ROWS)
