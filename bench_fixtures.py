@@ -21,9 +21,9 @@ from rungs import FULL, RUNGS, SMALL, check_operands
 
 import beyond  # noqa: F401
 
-SLOW = 0.25  # seconds; a call that takes longer is timed once
-COMPILED = 3  # seconds; a first call that takes longer does not owe it to a compiler
-LONG = 10  # seconds; a rung that would take longer is not timed
+ONCE_ABOVE = 0.25  # seconds; a call that takes longer is timed once
+NOT_COMPILING_ABOVE = 3  # seconds; a first call that takes longer does not owe it to a compiler
+SKIP_ABOVE = 10  # seconds; a rung that would take longer is not timed
 
 
 # ---- The data ----------------------------------------------------------------------
@@ -253,16 +253,16 @@ def timed(benchmark, progress):
         if benchmark.disabled:
             return benchmark.pedantic(lambda: None)  # it has been called and checked
         progress("timing")
-        if SLOW < seconds < COMPILED:
+        if ONCE_ABOVE < seconds < NOT_COMPILING_ABOVE:
             seconds, _ = clocked(fn, *args)
         waiting, start = waited(), perf_counter()
         with warnings.catch_warnings(action="ignore"):  # the check has let them be shown
-            if seconds > SLOW:
+            if seconds > ONCE_ABOVE:
                 benchmark.pedantic(fn, args)
             else:
                 benchmark(fn, *args)
         share = (waited() - waiting) / (perf_counter() - start)
-        benchmark.extra_info["waited"] = share  # of the time, for a core that was not free
+        benchmark.extra_info["waited"] = share  # thread-seconds without a core, for each second
 
     return timed
 
@@ -303,7 +303,7 @@ def time_rung(timed, dense, small_product, progress):
         if product.flops > small_product.flops:
             small = shortest(rung.fn, to(small_product.a), to(small_product.b))
             seconds = small * product.flops / small_product.flops
-            if seconds > LONG:
+            if seconds > SKIP_ABOVE:
                 pytest.skip(f"it would take about {seconds:,.0f} s, as its time on {SMALL} says")
         a, b = to(product.a), to(product.b)
         check_operands(a, b, rung.device)

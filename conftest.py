@@ -18,8 +18,8 @@ import pytest
 from machine import limit_threads
 
 pytest_plugins = ["pytester"]  # test_report.py and test_compare.py run pytest
-# requirements-dev.txt has hypothesis; who only wants to time needs none.
-collect_ignore = [] if find_spec("hypothesis") else ["test_properties.py"]
+has_hypothesis = find_spec("hypothesis")  # which requirements-dev.txt installs
+collect_ignore = [] if has_hypothesis else ["test_properties.py"]
 
 
 def pytest_addoption(parser):
@@ -62,7 +62,7 @@ def pytest_configure(config):
             (config.invocation_params.dir / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise pytest.UsageError(f"--figures: {error}") from None
-    if not collect_ignore:
+    if has_hypothesis:
         from hypothesis import settings
 
         # The same examples in each run; --hypothesis-profile=soak looks for new ones.
@@ -88,12 +88,12 @@ def load_plugins(config):
 
         import beyond  # noqa: F401
     except Exception as error:  # whoever writes a rung makes mistakes
-        raise pytest.UsageError(f"{place(error)}: {type(error).__name__}: {error}") from None
+        raise pytest.UsageError(f"{place_of(error)}: {type(error).__name__}: {error}") from None
     config.pluginmanager.import_plugin("bench_fixtures")
     config.pluginmanager.import_plugin("report")
 
 
-def place(error):
+def place_of(error):
     """Return the file and the line of the rungs in which an import failed."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"

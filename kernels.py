@@ -28,8 +28,8 @@ def get_data(path=path_gz):
     """Return ``((x_train, y_train), (x_valid, y_valid), (x_test, y_test))``, NumPy arrays.
 
     The course's file is downloaded to ``path`` unless it is there. Images are float32,
-    (n, 784); labels are int64, (n,). Raises OSError or ValueError if there is no such file
-    to be had, or if it is damaged.
+    (n, 784); labels are int64, (n,). Raises OSError or ValueError if the file
+    can't be obtained, or if it is damaged.
     """
     if not path.exists():
         download_mnist(path)
@@ -98,7 +98,7 @@ def forked(draw):
     """
     reader, writer = os.pipe()
     with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
-        pid = os.fork()  # Python 3.12 warns of threads, but the child needs none
+        pid = os.fork()  # Python 3.12 warns if there are threads; the child only draws one number
     if pid == 0:
         try:
             os.write(writer, repr(float(draw())).encode())
@@ -283,7 +283,10 @@ def matmul_launch_kernel(a, b):
 
 @cuda.jit
 def matmul_kernel(a, b, c):
-    """`matmul_cell`, line for line, for the GPU; tmp is a float64, as in the course."""
+    """`matmul_cell`, line for line, for the GPU; tmp is a float64, as in the course.
+
+    Without the course's cuda.syncthreads() at the end: no thread waits for another's result.
+    """
     i, j = cuda.grid(2)
     if i < c.shape[0] and j < c.shape[1]:
         tmp = 0.0

@@ -135,7 +135,7 @@ def steps(run, group):
         info, stats = bench["extra_info"], bench["stats"]
         if bench["group"] != group.format(info.get("shape")) or "rung" not in info:
             continue
-        step = place(info)
+        step = step_of(info)
         step.flops, step.median = positive(info["flops"]), positive(stats["median"])
         if "limit_share" in info:
             step.limit_share = positive(info["limit_share"])
@@ -148,7 +148,7 @@ def steps(run, group):
     return sorted(found, key=lambda step: (step.flops, step.step))
 
 
-def place(info):
+def step_of(info):
     """Return the `Step` that a file describes, if it is one."""
     shape, step, device = info["shape"], info["step"], info["device"]
     if not re.fullmatch(r"\d{1,12}x\d{1,12}x\d{1,12}", shape, re.ASCII):
@@ -176,7 +176,7 @@ def ladders(run):
         peers = {s.device: s for s in rows if s.rung in ("matmul_torch", "matmul_torch_cuda")}
         for skip in run.get("skipped", ()):
             if skip["shape"] == shape:
-                rows.append(replace(place(skip), reason=printable(skip["reason"])))
+                rows.append(replace(step_of(skip), reason=printable(skip["reason"])))
         rows.sort(key=lambda step: (CHAPTERS.index(step.chapter), step.step))
         last = {}
         for step in timed(rows):

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory, as a container limits them, too."""
+"""What this process may use of the machine: cores and memory, including a container's limits."""
 
 import math
 import os
@@ -12,7 +12,7 @@ def control_files(name):
     try:
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            own = root / controllers / path.strip("/")
+            own = root / controllers / path.strip("/")  # such as memory/docker/ab, and its parents
             folders += [own, *own.parents[: len(own.relative_to(root).parts)]]
         files = [folder / name for folder in dict.fromkeys(folders)]
         return [file.read_text().strip() for file in files if file.is_file()]
@@ -36,9 +36,9 @@ def cores():
 
 
 def limit_threads():
-    """Where not all cores may be used, have torch, BLAS and Numba start no more threads than may.
+    """If only some cores may be used, keep torch, BLAS and Numba from starting more threads.
 
-    They would stall each other. It takes effect for what is not imported yet, and leaves alone
+    These would stall each other. It takes effect for what is not imported yet, and leaves alone
     what the user has set.
     """
     allowed, _ = cores()
@@ -61,7 +61,7 @@ def free_memory():
 
 
 def waited():
-    """Return for how many seconds this process's threads have been ready, and had no core (Linux)."""
+    """Return how many seconds this process's threads, taken together, have waited for a core (Linux)."""
     total = 0
     for task in Path("/proc/self/task").glob("*/schedstat"):
         try:

@@ -64,7 +64,7 @@ def _fetch(url, timeout):
                     end = "\n" if len(content) == MNIST_BYTES else ""
                     print(f"\rMNIST: {done}", end=end, file=sys.stderr)
     except HTTPException as error:
-        raise OSError(f"{url}: no answer in HTTP ({error!r})") from error
+        raise OSError(f"{url}: invalid HTTP response ({error!r})") from error
     return content
 
 

@@ -46,7 +46,7 @@ def pytest_report_header(config):
     if load > 1:
         lines.append(
             f"load: {load:.1f}; something else is running, and it can slow down rungs with "
-            "several threads a thousand times"
+            "several threads by a factor of up to 1000"
         )
     return lines
 
@@ -140,11 +140,11 @@ def with_last_run(config, run):
     if last.get("machine") != machine_id:
         return run
     shapes = {shape for _, shape in found}
-    missing = {(s["rung"], s["shape"]) for s in run["skipped"]} | {*found}
+    accounted_for = {(s["rung"], s["shape"]) for s in run["skipped"]} | {*found}
     older = [
         bench | {"extra_info": bench["extra_info"] | {"since": last["date"]}}
         for (rung, shape), bench in rungs_of(last).items()
-        if rung in RUNGS and shape in shapes and (rung, shape) not in missing
+        if rung in RUNGS and shape in shapes and (rung, shape) not in accounted_for
     ]
     shown = run | {"benchmarks": run["benchmarks"] + older}
     known = ladder.rates(last["benchmarks"])
@@ -155,7 +155,7 @@ def with_last_run(config, run):
 
 
 def hints(config, run):
-    """Yield for each of a few rungs how its time compares with what it was in the run before."""
+    """Yield how each of a few rungs compares with the run before."""
     if not getattr(config, "cache", None):
         return
     before, now = config.cache.get("ladder/medians", {}), {}

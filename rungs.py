@@ -24,6 +24,10 @@ class Rung:
 
 RUNGS: dict[str, Rung] = {}
 
+# For @njit(fastmath=ANY_ORDER): a vector of sums adds up in another order than the loop says.
+# Unlike the whole of fastmath, these flags let NaN and Inf come through.
+ANY_ORDER = {"reassoc", "contract", "nsz"}
+
 
 def rung(shapes=(SMALL, FULL), device="cpu", chapter=None):
     """Register the function below as a rung, under its own name, in the order of definition.
@@ -37,29 +41,36 @@ def rung(shapes=(SMALL, FULL), device="cpu", chapter=None):
         return rung()(shapes)
 
     def register(fn):
-        name, fits, mistake = fn.__name__, SMALL in shapes and {SMALL, FULL} >= {*shapes}, ""
-        if name in RUNGS:
-            mistake = f"there are two rungs {name}: give one another name"
-        elif not fn.__doc__:
-            mistake = f"{name}: a rung has a docstring that says what is new"
-        elif not fits:
-            mistake = f"{name}: shapes are [SMALL] or [SMALL, FULL], not {shapes}"
-        registered = refuse(mistake) if mistake else fn
-        own = "the course" if fn.__module__ == "kernels" else "past the course"
+        name, own = fn.__name__, "the course" if fn.__module__ == "kernels" else "past the course"
         own = chapter or ("on the GPU" if device == "cuda" else own)
-        RUNGS[name] = Rung(name, registered, tuple(shapes) if fits else (SMALL,), device, own)
+        if mistake := mistake_in(fn, shapes, device):
+            RUNGS[name] = Rung(name, raises(f"{name}: {mistake}"), (SMALL,), "cpu", own)
+        else:
+            RUNGS[name] = Rung(name, fn, tuple(shapes), device, own)
         return fn
 
     return register
 
 
-def refuse(mistake):
-    """Return what takes the place of a rung that can't be one, so that the others are timed."""
+def mistake_in(fn, shapes, device):
+    """Return what is wrong with a rung as it is written, if anything."""
+    if fn.__name__ in RUNGS:
+        return "two rungs have this name: rename one"
+    if not fn.__doc__:
+        return "a rung has a docstring that says what is new"
+    if tuple(shapes) not in [(SMALL,), (SMALL, FULL)]:
+        return f"shapes are [SMALL] or [SMALL, FULL], not {shapes}"
+    if device not in ("cpu", "cuda"):
+        return f'the device is "cpu" or "cuda", not {device!r}'
 
-    def refused(a, b):
+
+def raises(mistake):
+    """Return a stand-in for a rung, so that the mistake is told when it is tested, and not before."""
+
+    def fn(a, b):
         raise ValueError(mistake)
 
-    return refused
+    return fn
 
 
 def check_operands(a, b, device="cpu"):

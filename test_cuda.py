@@ -14,7 +14,7 @@ import torch
 from fastcore.test import test_close as close
 
 import kernels
-from bench_fixtures import Product, has_gpu, skip_if_not_simulated
+from bench_fixtures import Product, cases, has_gpu, skip_if_not_simulated
 from kernels import blocks_per_grid, launch_kernel, matmul_cell
 from rungs import RUNGS, SMALL
 
@@ -23,7 +23,7 @@ from beyond import gpu
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]
 
 GPU_NAMES = [name for name, rung in RUNGS.items() if rung.device == "cuda"]
-GPU_CASES = [(rung, shape) for rung in GPU_NAMES for shape in RUNGS[rung].shapes]
+GPU_CASES = cases("cuda")
 
 needs_gpu = pytest.mark.skipif(not has_gpu(), reason="there is no GPU to time")
 
@@ -128,9 +128,14 @@ class Watched:
         return self
 
 
-# Floats of a, of b, and from shared memory, for 1,920 products; the others read as the tile does.
-READS = dict.fromkeys(["matmul_cuda", "matmul_cuda_coalesced"], [1920, 1920, 0])
-READS |= {"matmul_cuda_shared": [1920, 240, 1920], "matmul_cuda_tile": [192, 240, 480]}
+READS = {  # for 1,920 products: floats of a, of b (by each of two blocks), and from shared memory
+    "matmul_cuda": [1920, 1920, 0],
+    "matmul_cuda_coalesced": [1920, 1920, 0],
+    "matmul_cuda_shared": [1920, 240, 1920],
+    "matmul_cuda_tile": [192, 240, 480],
+    "matmul_cuda_vector": [192, 240, 480],
+    "matmul_cuda_reduce": [192, 240, 480],
+}
 
 
 @pytest.mark.skipif(not numba.config.ENABLE_CUDASIM, reason="for Numba's simulator only")
@@ -155,7 +160,7 @@ def test_each_cell_is_stored_once(monkeypatch, rung, shape):
     assert sorted(c.stored) == [(i, j) for i in range(m) for j in range(n)]
     if m * k * n == 1920:
         reads = [len(a.loaded), len(b.loaded), sum(len(view.loaded) for view in shared)]
-        assert reads == READS.get(rung, READS["matmul_cuda_tile"])
+        assert reads == READS.get(rung, reads)
 
 
 # ---- Compiled, with or without a GPU -----------------------------------------------

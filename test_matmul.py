@@ -22,7 +22,7 @@ from bench_fixtures import Product, cases
 from kernels import dot, frobenius
 from rungs import FULL, RUNGS, SMALL, rung
 
-from beyond.roofline import LANES, multiply_add
+from beyond.roofline import WIDE, multiply_adds
 
 CPU = [name for name, rung in RUNGS.items() if rung.device == "cpu"]
 FAST = [name for name in CPU if FULL in RUNGS[name].shapes]
@@ -52,9 +52,8 @@ def test_elementwise():
 def test_rungs_of_the_course():
     names = "loops numba_dot elementwise torch_dot broadcast einsum torch launch_kernel".split()
     course = [f"matmul_{name}" for name in [*names, "cuda", "torch_cuda"]]
-    assert list(RUNGS)[:10] == course
+    assert [name for name in RUNGS if name in course] == course
     assert all(getattr(kernels, name) is RUNGS[name].fn for name in course)
-    assert CPU == [name for name in RUNGS if "_cuda" not in name]
 
 
 # ---- Correctness: the check itself -------------------------------------------------
@@ -226,7 +225,7 @@ def test_wrong_operands(case):
 @pytest.mark.parametrize(
     "name, doc, shapes, mistake",
     [
-        ("matmul_loops", "New.", [SMALL], "there are two rungs matmul_loops"),
+        ("matmul_loops", "New.", [SMALL], "matmul_loops: two rungs have this name"),
         ("matmul_new", None, [SMALL], "matmul_new: a rung has a docstring"),
         ("matmul_new", "New.", [FULL], r"matmul_new: shapes are \[SMALL\] or"),
         ("matmul_new", "New.", [SMALL, "6x7x8"], r"matmul_new: shapes are \[SMALL\] or"),
@@ -311,7 +310,7 @@ STEPS, THREADS = 200_000, numba.get_num_threads()
 MULTIPLY_ADDS = {  # the function, its arguments, float32 operations, each of its results
     "torch.matmul": (torch.matmul, (HALVES, HALVES), 2 * 1024**3, 256),
     "numpy @": (np.matmul, (HALVES.numpy(), HALVES.numpy()), 2 * 1024**3, 256),
-    "registers": (multiply_add, (STEPS, THREADS), 24 * LANES * STEPS * THREADS, 12 * LANES),
+    "registers": (multiply_adds, (STEPS, THREADS), 24 * WIDE * STEPS * THREADS, 12 * WIDE),
 }
 
 
@@ -320,6 +319,6 @@ def test_multiply_add_limit(timed, way):
     def check(result):
         assert np.unique(result).tolist() == [expected]
 
-    multiply_add(1, 1)  # compiles
+    multiply_adds(1, 1)  # compiles
     fn, args, flops, expected = MULTIPLY_ADDS[way]
     timed("limit", check, fn, *args, limit="flops", device="cpu", flops=flops)

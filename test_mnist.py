@@ -174,7 +174,7 @@ def test_download(dest, mirror, monkeypatch):
         ("cut", ValueError, "not the course's file"),
         ("other", ValueError, "not the course's file"),
         ("endless", ValueError, "not the course's file"),
-        ("babbles", OSError, "no answer in HTTP"),
+        ("babbles", OSError, "invalid HTTP response"),
         ("http://127.0.0.1:1", OSError, "refused"),
         ("stalls", TimeoutError, "timed out"),
     ],

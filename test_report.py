@@ -13,6 +13,10 @@ import ladder
 from bench_fixtures import SAMPLE, load_once
 from rungs import RUNGS, SMALL, Rung
 
+# What the runs within these tests warn of when no test of theirs is under way is no news here.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest_benchmark.logger.PytestBenchmarkWarning", "ignore:when configured"
+)
 SUITE = """
 import pytest
 

@@ -7,16 +7,12 @@ import numpy as np
 import torch
 from numba import njit, prange
 
-from rungs import rung
-
-# A vector of sums adds up in another order than the loop says. These flags allow that, and
-# unlike the whole of fastmath let NaN and Inf come through.
-ANY_ORDER = {"reassoc", "contract", "nsz"}
+from rungs import ANY_ORDER, rung
 
 
 @rung()
 def matmul_numpy(a, b):
-    """A peer: numpy's @, which is OpenBLAS where torch has MKL."""
+    """For comparison: NumPy's @, which is OpenBLAS where torch has MKL."""
     return torch.from_numpy(a.numpy() @ b.numpy())
 
 
@@ -54,7 +50,7 @@ def matmul_numba_parallel(a, b):
     return torch.from_numpy(c)
 
 
-def dots(a, bt, c):
+def dots_in_python(a, bt, c):
     for i in prange(c.shape[0]):
         for j in range(c.shape[1]):
             x, y, tmp = a[i], bt[j], np.float32(0)
@@ -63,5 +59,5 @@ def dots(a, bt, c):
             c[i, j] = tmp
 
 
-dots_parallel = njit(parallel=True, fastmath=ANY_ORDER)(dots)
-dots = njit(fastmath=ANY_ORDER)(dots)
+dots = njit(fastmath=ANY_ORDER)(dots_in_python)  # where prange is range
+dots_parallel = njit(parallel=True, fastmath=ANY_ORDER)(dots_in_python)

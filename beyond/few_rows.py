@@ -16,8 +16,10 @@ from beyond.microkernel import (
 )
 from beyond.vectors import broadcast, store
 
-FEW = 16  # rows: from here on it pays to pack b; measured with SSE2, AVX2 and AVX-512
-MUCH = 35_000 * LANES  # multiply-adds: from here on it pays to wake the other threads; likewise
+# From so many rows on it pays to pack b, and from so many multiply-adds on to wake the other
+# threads: measured with SSE2, AVX2 and AVX-512.
+PACK_FROM = 16
+THREADS_FROM = 35_000 * LANES
 
 
 @njit
@@ -33,10 +35,11 @@ across_columns = micro_kernel_of(LANES, broadcast, put_columns)
 def multiply_few_rows(a, b, c, m, k, n):
     """c = a @ b, with b as it is: each float of a is multiplied by neighbouring columns.
 
-    The last rows of b are a rest, as a vector would go on past its end.
+    Nothing is prefetched: all of a is in the cache.
     """
     for row in range(0, m, ROWS):
         for column in range(0, n, 2 * LANES):
+            # Rows of b from which two vectors can be loaded without going on past its end.
             whole = max(0, (k * n - column - 2 * LANES) // n + 1)
             b_vectors, steps = (column, column + LANES, n), (whole, 1)
             across_columns(a, b, c, (m, k, n), row, column, b_vectors, steps, (row * k, 0))
@@ -45,9 +48,9 @@ def multiply_few_rows(a, b, c, m, k, n):
 
 def multiply(a, b, c, m, k, n, tensor):
     """c = a @ b in the way that takes the least time; ``tensor`` is a again, as a tensor."""
-    if m < FEW:
+    if m < PACK_FROM:
         multiply_few_rows(a, b, c, m, k, n)
-    elif m * k * n < MUCH:
+    elif m * k * n < THREADS_FROM:
         multiply_in_one_thread(a, b, c, m, k, n, lanes_for(tensor))
     else:
         multiply_in_all_threads(a, b, c, m, k, n, lanes_for(tensor))
@@ -55,7 +58,7 @@ def multiply(a, b, c, m, k, n, tensor):
 
 @rung()
 def matmul_numba_few_rows(a, b):
-    """Up to 15 rows don't pay for packing b, nor a small product for waking the other threads."""
+    """With up to 15 rows, packing b costs more than it saves, and waking other threads, too."""
     (m, k), n = a.shape, b.shape[1]
     a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
     multiply(a.numpy(), b.numpy(), c.numpy(), m, k, n, a)

@@ -9,7 +9,8 @@ import numpy as np
 from numba import njit, uint32
 
 PARTS = (171, 30269), (172, 30307), (170, 30323)
-POWERS = [np.array([pow(a, i, p) for i in range(1, 513)], np.uint32) for a, p in PARTS]
+BLOCK = 512
+POWERS = [np.array([pow(a, i, p) for i in range(1, BLOCK + 1)], np.uint32) for a, p in PARTS]
 
 
 @njit
@@ -25,23 +26,23 @@ def rand_array_numba(n, state):
 
 
 def rand_array(n, state):
-    """Return the same, in blocks of 512 numbers that don't wait for each other."""
+    """Return the same, in blocks of numbers that don't wait for each other."""
     out = np.empty(n)
     rand_blocks(out, *state, *POWERS)
     after = (pow(a, n, p) * s % p for (a, p), s in zip(PARTS, state, strict=True))
     return out, tuple(after)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy")  # with 32-bit integers and no check for division by 0, LLVM uses SIMD
 def rand_blocks(out, x, y, z, x_powers, y_powers, z_powers):
     x, y, z = uint32(x), uint32(y), uint32(z)
-    for start in range(0, len(out), 512):
-        block = out[start : start + 512]
+    for start in range(0, len(out), BLOCK):
+        block = out[start : start + BLOCK]
         for i in range(len(block)):
             u = np.float64(uint32(x * x_powers[i]) % uint32(30269)) / 30269
             v = np.float64(uint32(y * y_powers[i]) % uint32(30307)) / 30307
             w = np.float64(uint32(z * z_powers[i]) % uint32(30323)) / 30323
             block[i] = u + v + w - np.floor(u + v + w)
-        x = x * x_powers[511] % uint32(30269)
-        y = y * y_powers[511] % uint32(30307)
-        z = z * z_powers[511] % uint32(30323)
+        x = x * x_powers[-1] % uint32(30269)
+        y = y * y_powers[-1] % uint32(30307)
+        z = z * z_powers[-1] % uint32(30323)

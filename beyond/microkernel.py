@@ -13,7 +13,7 @@ from rungs import rung
 
 from beyond.vectors import load, multiply_add, prefetch, store, total, zeros
 
-# float32 lanes of a SIMD register, by its name in assembly. There are 16 or 32 of them.
+# float32 lanes of a SIMD register, by its name in assembly. A CPU has 16 or 32 such registers.
 SIMD = {"zmm": 16, "ymm": 8, "xmm": 4, "4s": 4}
 ADD = "define <16 x float> @f(<16 x float> %x) {%y = fadd <16 x float> %x, %x ret <16 x float> %y}"
 
@@ -32,22 +32,29 @@ def simd_lanes():
 
 WIDE = simd_lanes()
 LANES = min(8, WIDE)
-ROWS = 5  # times 2 sums, 2 vectors of b and 1 of a take 13 of the 16 registers
-AHEAD = 1  # tiles
+ROWS = 5  # 5 x 2 sums, 2 vectors of b and 1 of a take 13 of 16 registers
+AHEAD = 1  # how many tiles ahead a is prefetched
 
 
 def lanes_for(a):
-    """Return WIDE if no vector of so many floats in a row of ``a`` lies in two cache lines.
+    """Return WIDE if all rows of ``a`` begin at a cache line (64 bytes), otherwise LANES.
 
-    With AVX-512, 16 lanes gain 7% then, and lose 30% otherwise, as each load counts twice.
+    With AVX-512, 16 lanes gain 7% then. Otherwise they lose 30%: each load straddles two lines.
     """
-    return WIDE if (a.data_ptr() | 4 * a.shape[1]) % 64 == 0 else LANES
+    aligned = a.data_ptr() % 64 == 0 and 4 * a.shape[1] % 64 == 0
+    return WIDE if aligned else LANES
 
 
 def micro_kernel_of(lanes, take, put):
-    """Return a micro-kernel: 5 rows of a times two vectors of b, at each step along k.
+    """Return a micro-kernel: at each step along k, 5 rows of a times two vectors of b.
 
-    ``take`` makes a vector of a's floats, ``put`` stores the two vectors of sums of a row.
+    That is 7 loads for 10 multiply-adds. What a lane is, is up to ``take``, which makes a vector of
+    a's floats, and ``put``, which stores the two vectors of sums of a row:
+
+    - along k: lanes are neighbouring k of a row of a (``load``), and of two columns of packed b.
+      In the end the lanes of each sum are added up.
+    - across columns: lanes are neighbouring columns of b as it is, and one float of a is in all
+      of them (``broadcast``). Each lane ends up with a cell of c.
     """
 
     @njit
@@ -60,7 +67,7 @@ def micro_kernel_of(lanes, take, put):
         """
         (m, k, n), (left, right, down) = sizes, b_vectors
         (stop, step), (fetched, further) = steps, fetch
-        last = m - 1  # stands in for the rows that a lacks
+        last = m - 1  # computed again in place of the rows that a short last tile lacks
         p, q, r = row, min(row + 1, last), min(row + 2, last)
         s, t = min(row + 3, last), min(row + 4, last)
         p0 = p1 = q0 = q1 = r0 = r1 = s0 = s1 = t0 = t1 = zeros(lanes)
@@ -101,7 +108,9 @@ along_k = micro_kernel_of(LANES, load, put_totals)
 def add_rest(a, b, c, sizes, row, columns, strides, first):
     """c[row : row + 5, columns] += a[:, first:] @ b[first:], one float at a time."""
     (m, k, n), (down, across) = sizes, strides
-    for i in range(row, min(row + ROWS, m) if first < k else row):
+    if first == k:
+        return
+    for i in range(row, min(row + ROWS, m)):
         for j in range(columns[0], min(columns[1], n)):
             cell = load(c, i * n + j, 1)
             for rest in range(first, k):
@@ -111,14 +120,19 @@ def add_rest(a, b, c, sizes, row, columns, strides, first):
 
 
 def multiply_packed(a, b, c, sizes, lanes, ahead):
-    """c = a @ b for packed b, while the tile is fetched that is so many tiles ``ahead``."""
+    """c = a @ b for packed b; meanwhile the tile of a is prefetched that is ``ahead`` so many tiles.
+
+    A tile is passed over once for every two columns, and each pass prefetches its share of the
+    other tile, evenly: with 10 columns a cache line of 16 floats for every 16 lanes.
+    """
     m, k, n = sizes
     passes, whole = (n + 1) // 2, k // lanes * lanes
     for tile in prange((m + ROWS - 1) // ROWS):
         row, other = ROWS * tile, ROWS * (tile + ahead) * k
         for column in range(0, n, 2):
             b_vectors = column * k, column * k + k, 1
-            fetch = other + ROWS * k // passes * column // 2, ROWS * lanes // passes
+            share = ROWS * k // passes
+            fetch = other + share * (column // 2), ROWS * lanes // passes
             if lanes == WIDE:
                 wide_along_k(a, b, c, sizes, row, column, b_vectors, (whole, WIDE), fetch)
             else:
@@ -137,7 +151,7 @@ def pack(b, k, n):
     It starts at a cache line, so that no vector of 64 bytes lies in two of them.
     """
     packed = np.zeros((n + n % 2) * k + 16, np.float32)
-    packed = packed[-(packed.ctypes.data // 4) % 16 :]
+    packed = packed[-(packed.ctypes.data // 4) % 16 :]  # from the next multiple of 64 bytes on
     for i in range(k):
         for j in range(n):
             store(packed, j * k + i, load(b, i * n + j, 1), 1)

@@ -5,6 +5,9 @@ Where that isn't good enough, C has intrinsics, and Numba has none. Here they ar
 Numba compiles: a `Vector` of 4, 8 or 16 floats is LLVM's vector, which is one register (or
 several, if the CPU's are narrower), and each function is an instruction or a few.
 
+An intrinsic returns a signature and a function that writes LLVM's code: ``vector(lanes)`` means
+that it takes ``lanes`` and returns a vector.
+
 ``at`` is a contiguous float32 array, or its address as an integer, and ``i`` is the index of a
 float there, in C order. It is not checked. ``lanes`` is a constant.
 """
@@ -65,9 +68,10 @@ def broadcast(typingctx, at, i, lanes):
 
     def codegen(context, builder, signature, args):
         value = builder.load(pointer(context, builder, signature, args))
-        none = ir.Constant(context.get_value_type(vector), ir.Undefined)
-        lane_0 = ir.Constant(ir.VectorType(INT, vector.lanes), None)
-        return builder.shuffle_vector(builder.insert_element(none, value, INT(0)), none, lane_0)
+        empty = ir.Constant(context.get_value_type(vector), ir.Undefined)
+        all_lane_0 = ir.Constant(ir.VectorType(INT, vector.lanes), None)
+        first = builder.insert_element(empty, value, INT(0))
+        return builder.shuffle_vector(first, empty, all_lane_0)
 
     return vector(at, types.intp, lanes), codegen
 
@@ -100,7 +104,7 @@ def total(typingctx, x):
 
 @intrinsic
 def store(typingctx, at, i, x, count):
-    """at[i : i + count] = x[:count]; there may be fewer lanes, and a ``count`` below 0 is 0."""
+    """at[i : i + count] = x[:count], for a ``count`` from 0 to the number of lanes, or clipped to it."""
 
     def codegen(context, builder, signature, args):
         start = pointer(context, builder, signature, args)
