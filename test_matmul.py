@@ -135,11 +135,11 @@ def test_calls_from_several_threads(request, fn):
     RUNGS["matmul_numba_parallel"].fn(torch.ones(2, 3), torch.ones(3, 4))
     if numba.threading_layer() == "workqueue":
         pytest.skip("Numba's workqueue ends a process in which two threads call it")
-    one = Product.random(6, 40, 10)
+    one = Product.random(6, 784, 100)  # it takes longer than a thread waits for its turn
     products = [one, Product.of(-one.a, one.b), Product.of(one.a, 2 * one.b)]
 
     def right(product):
-        results = [fn(product.a, product.b) for _ in range(100)]
+        results = [fn(product.a, product.b) for _ in range(30)]
         return ((torch.stack(results) - product.exact).abs() <= product.bound).all()
 
     request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
@@ -148,30 +148,34 @@ def test_calls_from_several_threads(request, fn):
         assert all(pool.map(right, products))
 
 
-def settings():
-    """What a rung could change for all that comes after it."""
-    return (
-        torch.get_num_threads(),
-        numba.get_num_threads(),
-        torch.get_default_dtype(),
-        torch.get_float32_matmul_precision(),
-        torch.is_grad_enabled(),
-        (torch.tensor(1e-310) * 1).item(),  # 0 if subnormals are flushed
-        torch.get_rng_state().tolist(),
-        random.getstate(),
-        kernels.rnd_state,
-    )
+def flushes_subnormals():
+    return (torch.tensor(1e-310, dtype=torch.float64) * 1).item() == 0
+
+
+SETTINGS = [  # that a rung could change for all that comes after it; one value of each
+    (torch.get_num_threads, torch.set_num_threads, 3),
+    (numba.get_num_threads, numba.set_num_threads, numba.config.NUMBA_NUM_THREADS),
+    (torch.get_default_dtype, torch.set_default_dtype, torch.float64),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+    (torch.is_grad_enabled, torch.set_grad_enabled, True),
+    (flushes_subnormals, torch.set_flush_denormal, False),
+    (torch.initial_seed, torch.manual_seed, 457),
+    (random.getstate, random.setstate, random.Random(457).getstate()),
+    (lambda: kernels.rnd_state, partial(setattr, kernels, "rnd_state"), (4, 5, 7)),
+]
 
 
 @each(CPU)
 def test_settings(request, fn, dense):
     """A rung leaves them as they are, and what torch makes by default is not what it returns."""
-    request.addfinalizer(partial(torch.set_default_dtype, torch.get_default_dtype()))
-    torch.set_default_dtype(torch.float64)
-    before = settings()
+    for get, put, value in SETTINGS:
+        request.addfinalizer(partial(put, get()))
+        put(value)
+    numbers = torch.get_rng_state()
     with torch.device("meta"):
         c = fn(dense.a, dense.b)
-    assert settings() == before
+    assert [get() for get, *_ in SETTINGS] == [value for *_, value in SETTINGS]
+    assert torch.get_rng_state().equal(numbers)
     dense.check(c)
 
 

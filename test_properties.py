@@ -46,8 +46,9 @@ def operands(draw, most):
 
 def check(fn, a, b):
     """fn(a, b) is the product, and a new tensor: no operand, nor what another call returns."""
+    operands_before = a.clone(), b.clone()
     tensors = a, b, fn(a, b)
-    before = [x.clone() for x in tensors]
+    before = *operands_before, tensors[2].clone()
     another = fn(a + 1, b)
     assert all(map(torch.equal, tensors, before)) and another.is_contiguous()
     stores = [x.untyped_storage().data_ptr() for x in (*tensors, another) if x.numel()]

@@ -16,10 +16,10 @@ from beyond.microkernel import (
 )
 from beyond.vectors import broadcast, store
 
-# From so many rows on it pays to pack b, and from so many multiply-adds on to wake the other
-# threads: measured with SSE2, AVX2 and AVX-512.
+# From so many rows on it pays to pack b, and from so many multiply-adds of vectors on to wake the
+# other threads: measured with SSE2, AVX2 and AVX-512.
 PACK_FROM = 16
-THREADS_FROM = 35_000 * LANES
+THREADS_FROM = 35_000
 
 
 @njit
@@ -50,10 +50,11 @@ def multiply(a, b, c, m, k, n, tensor):
     """c = a @ b in the way that takes the least time; ``tensor`` is a again, as a tensor."""
     if m < PACK_FROM:
         multiply_few_rows(a, b, c, m, k, n)
-    elif m * k * n < THREADS_FROM:
-        multiply_in_one_thread(a, b, c, m, k, n, lanes_for(tensor))
-    else:
-        multiply_in_all_threads(a, b, c, m, k, n, lanes_for(tensor))
+        return
+    lanes = lanes_for(tensor)
+    all_threads = m * k * n > THREADS_FROM * lanes
+    in_threads = multiply_in_all_threads if all_threads else multiply_in_one_thread
+    in_threads(a, b, c, m, k, n, lanes)
 
 
 @rung()
