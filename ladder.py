@@ -548,7 +548,7 @@ def main(argv=None):
             links = [
                 (alt, Path(relpath(path.resolve(), home)).as_posix())
                 for alt, path in pictures
-                if path.stem in ("ladder", "rows")
+                if path.stem == "rows"
             ]
             put_between_markers(args.readme, markdown(run, links))
         show(tables)

@@ -172,6 +172,7 @@ def test_settings(request, fn, dense):
         request.addfinalizer(partial(put, get()))
         put(value)
     numbers = torch.get_rng_state()
+    fn(dense.a, dense.b)
     with torch.device("meta"):
         c = fn(dense.a, dense.b)
     assert [get() for get, *_ in SETTINGS] == [value for *_, value in SETTINGS]
