@@ -433,8 +433,10 @@ def markdown(run, pictures=()):
         for step in timed(rows):
             values = (escaped(value.strip()) for value in (step.rung, *cells(step), step.new))
             text.append(f"| {' | '.join(values)} |")
-        text += ["", *(escaped(line) for line in not_timed(rows)), ""]
-    text += [f"{escaped(note)}  " for note in notes(run, shapes)]
+        text.append("")
+    reasons = chain(*(not_timed(rows) for rows in shapes.values()))
+    remarks = chain(dict.fromkeys(reasons), notes(run, shapes))
+    text += [f"{escaped(remark)}  " for remark in remarks]
     return "\n".join([*text, escaped(f"Measured on: {machine(run)}")])
 
 

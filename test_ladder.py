@@ -168,7 +168,7 @@ def test_command_without_torch(saved, tmp_path):
     text = readme.read_text(encoding="utf-8")
     assert text.startswith(f"Before\n{BEGIN}\n![Time by the number of rows](run/rows.png)\n")
     assert "\n| matmul_torch | 30.0 ms | 15.5 ms |  | ×1.00 | 13.2% | BLAS. |\n" in text
-    assert "\nnot timed: matmul_x, matmul_y: no GPU\n" in text
+    assert "\nnot timed: matmul_x, matmul_y: no GPU  \n" in text
     assert re.findall(r"\((.*png)\)", text) == ["run/rows.png"]
     assert text.endswith(f"2026-01-02\n{END}\nAfter\n") and "old" not in text
     ladder.main([str(saved), "--figures", str(tmp_path / "again")])
