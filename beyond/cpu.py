@@ -1,6 +1,7 @@
 """The ladder goes on: a peer, then the course's three loops, compiled, one step at a time.
 
-The full shape reads 157 MB for 0.78 GFLOP: what counts is how fast a comes from memory.
+The full shape reads 157 MB for 0.78 GFLOP: what counts is how fast a comes from memory. What a rung
+brought was measured on two cores of an AMD EPYC (Zen 5), as all figures in this folder.
 """
 
 import numpy as np
@@ -36,7 +37,10 @@ def loops(a, b, c):
 
 @rung()
 def matmul_numba_vector(a, b):
-    """b transposed once (31 KB), so that SIMD instructions read both operands along k."""
+    """b transposed once (31 KB), so that SIMD instructions read both operands along k.
+
+    Brought 11 times on the full shape.
+    """
     c = np.empty((len(a), b.shape[1]), np.float32)
     dots(a.contiguous().numpy(), b.T.contiguous().numpy(), c)
     return torch.from_numpy(c)
@@ -44,7 +48,10 @@ def matmul_numba_vector(a, b):
 
 @rung()
 def matmul_numba_parallel(a, b):
-    """The rows of c shared out to all cores."""
+    """The rows of c shared out to all cores.
+
+    Brought 2.0 times on the full shape, and cost 1.8 on the small one: threads have to be woken.
+    """
     c = np.empty((len(a), b.shape[1]), np.float32)
     dots_parallel(a.contiguous().numpy(), b.T.contiguous().numpy(), c)
     return torch.from_numpy(c)
