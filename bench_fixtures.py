@@ -280,10 +280,14 @@ def clocked(fn, *args):
 
 
 def shortest(fn, *args):
-    """Return the time of the shortest of three calls; 0 if their threads had to wait for a core."""
-    waiting, start = waited(), perf_counter()
-    seconds = min(clocked(fn, *args)[0] for _ in range(3))
-    return seconds if waited() - waiting < 0.1 * (perf_counter() - start) else 0
+    """Return the time of the shortest of three calls, less what their threads waited for a core."""
+
+    def own_time():
+        waiting = waited()
+        seconds, _ = clocked(fn, *args)
+        return max(0, seconds - (waited() - waiting))
+
+    return min(own_time() for _ in range(3))
 
 
 @pytest.fixture

@@ -29,7 +29,6 @@ FAST = [name for name in CPU if FULL in RUNGS[name].shapes]
 
 
 def each(names):
-    """Run a test on the function of each of these rungs."""
     return pytest.mark.parametrize("fn", [RUNGS[name].fn for name in names], ids=names)
 
 
@@ -139,7 +138,7 @@ def test_calls_from_several_threads(request, fn):
     products = [one, Product.of(-one.a, one.b), Product.of(one.a, 2 * one.b)]
 
     def right(product):
-        results = [fn(product.a, product.b) for _ in range(30)]
+        results = [fn(product.a, product.b) for _ in range(100)]
         return ((torch.stack(results) - product.exact).abs() <= product.bound).all()
 
     request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
@@ -148,17 +147,14 @@ def test_calls_from_several_threads(request, fn):
         assert all(pool.map(right, products))
 
 
-def flushes_subnormals():
-    return (torch.tensor(1e-310, dtype=torch.float64) * 1).item() == 0
-
-
+SUBNORMAL = torch.tensor(1e-310, dtype=torch.float64)
 SETTINGS = [  # that a rung could change for all that comes after it; one value of each
     (torch.get_num_threads, torch.set_num_threads, 3),
     (numba.get_num_threads, numba.set_num_threads, numba.config.NUMBA_NUM_THREADS),
     (torch.get_default_dtype, torch.set_default_dtype, torch.float64),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
     (torch.is_grad_enabled, torch.set_grad_enabled, True),
-    (flushes_subnormals, torch.set_flush_denormal, False),
+    (lambda: (SUBNORMAL * 1).item() == 0, torch.set_flush_denormal, False),
     (torch.initial_seed, torch.manual_seed, 457),
     (random.getstate, random.setstate, random.Random(457).getstate()),
     (lambda: kernels.rnd_state, partial(setattr, kernels, "rnd_state"), (4, 5, 7)),
@@ -292,11 +288,10 @@ def test_dot_compile(benchmark, call):
 
 # ---- Timed: the limit of the machine, beside the rungs, as it changes with what else runs ----
 
-ONES_784 = np.ones(784, "f4")
 READS = {
     "torch.max": (torch.max, lambda x: x.max()),
     "torch.sum": (torch.sum, lambda x: x.sum(dtype="f8")),
-    "numpy @ vector": (lambda x: x.numpy() @ ONES_784, lambda x: x.sum(axis=1, dtype="f8")),
+    "numpy @ vector": (lambda x: x.numpy() @ np.ones(784, "f4"), lambda x: x.sum(1, dtype="f8")),
 }
 
 
