@@ -149,7 +149,7 @@ def test_calls_from_several_threads(request, fn):
 
 SUBNORMAL = torch.tensor(1e-310, dtype=torch.float64)
 SETTINGS = [  # that a rung could change for all that comes after it; one value of each
-    (torch.get_num_threads, torch.set_num_threads, 3),
+    (torch.get_num_threads, torch.set_num_threads, 2),
     (numba.get_num_threads, numba.set_num_threads, numba.config.NUMBA_NUM_THREADS),
     (torch.get_default_dtype, torch.set_default_dtype, torch.float64),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
