@@ -174,7 +174,9 @@ class Product:
         """Fail unless ``c`` is the product, as a float32 tensor."""
         assert isinstance(c, torch.Tensor), f"a {type(c)}, not a torch.Tensor"
         assert c.dtype == torch.float32, f"the dtype is {c.dtype}, not float32"
-        assert c.shape == self.exact.shape, f"the shape is {tuple(c.shape)}"
+        assert c.shape == self.exact.shape, (
+            f"the shape is {tuple(c.shape)}, not {tuple(self.exact.shape)}"
+        )
         self._check_close(c, self.exact, self.bound, "the float64 product")
         if self.reference is not None:
             self._check_close(c, self.reference, 2 * self.bound, "the reference")
@@ -308,7 +310,7 @@ def time_rung(timed, dense, small_product, progress):
             small = shortest(rung.fn, to(small_product.a), to(small_product.b))
             seconds = small * product.flops / small_product.flops
             if seconds > SKIP_ABOVE:
-                pytest.skip(f"it would take about {seconds:,.0f} s, as its time on {SMALL} says")
+                pytest.skip(f"it would take about {seconds:,.0f} s, extrapolated from {SMALL}")
         a, b = to(product.a), to(product.b)
         check_operands(a, b, rung.device)
         timed(group, product.check, rung.fn, a, b, **place(rung), **product.info)

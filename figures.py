@@ -19,6 +19,7 @@ from ladder import (
 
 # The same run makes the same file, byte for byte.
 STYLE = {"svg.hashsalt": "ladder", "font.size": 10, "text.parse_math": False}
+BOX = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#595959"  # told apart by colour-blind eyes
 DEVICES = {"cpu": ("CPU", BLUE, "", "-"), "cuda": ("GPU", ORANGE, "///", "--")}
 
@@ -175,7 +176,7 @@ def draw_ladder(run, title):
                 label += f"   (the course: {seconds(course)})"
             weight = "bold" if step is winner else "normal"
             end = min(step.median, course or step.median)
-            axes.text(end, y, f" {label}", va="center", size=8.5, fontweight=weight)
+            axes.text(end, y, f" {label}", va="center", size=8.5, fontweight=weight, bbox=BOX)
         for device, limit in limits.items():
             name, _, _, dash = DEVICES[device]
             axes.axvline(limit, color="black", linestyle=dash, linewidth=1.2)

@@ -261,14 +261,15 @@ def share(step):
     return f"{digits(step.limit_share * 100)}%"
 
 
-HEADER = "median", "the course", "step", "to torch", "roofline"
+HEADER = "median", "the course", "step", "vs torch", "roofline"
 
 
 def cells(step):
     """Return the numbers of a step as text, under `HEADER`."""
     course = COURSE.get((step.rung, step.shape))
+    marks = step.doubt + ("°" if step.since else "")
     return [
-        f"{seconds(step.median)}{'°' if step.since else step.doubt or ' '}",
+        f"{seconds(step.median)}{marks or ' '}",
         seconds(course) if course else "",
         factor(step.before),
         factor(step.torch),
@@ -323,13 +324,13 @@ def notes(run, shapes):
         )
     if "?" in marks:
         yield (
-            f"? noisy: half of the rounds spread over more than {SPREAD:.0%} of the median, or "
-            "threads waited for a core"
+            f"? noisy: an interquartile range above {SPREAD:.0%} of the median, or threads that "
+            "waited for a core"
         )
     if "*" in marks:
-        yield "* one round only, so nothing is known of its spread"
+        yield "* a single round: its spread is unknown"
     for since in sorted({step.since for step in rungs} - {""}):
-        yield f"° not timed now, but in the last whole run, of {since}"
+        yield f"° not timed now: taken from the last whole run, of {since}"
     if run.get("roofline_since"):
         yield f"The roofline was measured in the last whole run, of {printable(run['roofline_since'])}."
     elif all(math.isnan(step.limit_share) for step in rungs):
@@ -337,8 +338,8 @@ def notes(run, shapes):
     for step in rungs:
         if step.limit_share > DISTURBED:
             yield (
-                f"{step.rung} ({step.shape}) is faster than the measured roofline, which something "
-                "has disturbed: run again on a quiet machine."
+                f"{step.rung} ({step.shape}) is faster than the measured roofline, so the "
+                "measurement was disturbed: run the whole ladder again on a quiet machine."
             )
 
 
@@ -363,7 +364,7 @@ def not_timed(rows):
     reasons = {}
     for step in rows:
         if step.reason:
-            reasons.setdefault(step.reason, []).append(step.rung)
+            reasons.setdefault(step.reason, {})[step.rung] = True
     for reason, rungs in reasons.items():
         yield f"not timed: {', '.join(rungs)}: {reason}"
 
@@ -381,34 +382,42 @@ def report(run, columns=100, verbose=False):
         slowest, winner = max(step.median for step in rungs), fastest_of(rungs)
         best = min([winner.median, *(s.limit for s in rungs if s.limit > 0)])
         table = [(shape, *HEADER), *((step.rung, *cells(step)) for step in rungs)]
+        kept = [*range(len(HEADER) + 1)]
+        for dropped in (2, 3, 4):  # what a narrow terminal does without, first of all the course
+            if sum(max(len(row[n]) for row in table) + 2 for n in kept) - 2 > columns:
+                kept.remove(dropped)
+        table = [[row[n] for n in kept] for row in table]
         name, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
         room = min(BAR, columns - name - sum(widths) - 2 * len(widths) - 3)
         scale = " speed, log scale" if room > 16 else " speed" if room > 5 else ""
+        header, *body = table
+        heading = (shape.ljust(name), *map(str.rjust, header[1:], widths), scale)
         yield "", ""
-        yield (
-            "  ".join((shape.ljust(name), *map(str.rjust, HEADER, widths), scale)).rstrip(),
-            "bold",
-        )
-        for chapter in CHAPTERS:
-            for step in (step for step in rungs if step.chapter == chapter):
-                speed = math.log(slowest / step.median) / (math.log(slowest / best) or 1)
-                bar = "█" * min(room, round(room * speed)) if room > 5 else ""
-                values = map(str.rjust, cells(step), widths)
-                line = "  ".join((step.rung.ljust(name), *values, f" {bar}")).rstrip()
-                yield line, "green" if step is winner else "light" if step.since else ""
-        for line in not_timed(rows):
-            for part in textwrap.wrap(line, columns, subsequent_indent="  "):
-                yield part, ""
+        yield "  ".join(heading).rstrip(), "bold"
+        for step, row in zip(rungs, body, strict=True):
+            speed = math.log(slowest / step.median) / (math.log(slowest / best) or 1)
+            bar = "█" * min(room, round(room * speed)) if room > 5 else ""
+            values = map(str.rjust, row[1:], widths)
+            line = "  ".join((step.rung.ljust(name), *values, f" {bar}")).rstrip()
+            yield line, "green" if step is winner else "light" if step.since else ""
         yield fastest(rungs), "green"
-        if verbose:
-            for step in rungs:
-                yield f"{step.rung}: {step.new}", ""
+    skipped = [
+        replace(step_of(skip), reason=printable(skip["reason"])) for skip in run.get("skipped", ())
+    ]
+    rest = [(line, "") for line in not_timed(skipped)]
     if shapes:
-        yield "", ""
-        for line in chain(arithmetic(shapes), random_numbers(run)):
-            yield line, "bold"
-        for note in notes(run, shapes):
-            yield note, "" if note[0] in "?*°" else "yellow"
+        rest = [
+            ("", ""),
+            *((line, "bold") for line in chain(arithmetic(shapes), random_numbers(run))),
+            *rest,
+        ]
+        rest += [(note, "" if note[0] in "?*°" else "yellow") for note in notes(run, shapes)]
+    if verbose:
+        new = {step.rung: step.new for step in timed(chain(*shapes.values()))}
+        rest += [(f"{rung}: {line}", "") for rung, line in new.items()]
+    for line, style in rest:
+        for part in textwrap.wrap(line, columns, subsequent_indent="  ") or [""]:
+            yield part, style
 
 
 def encodable(text, encoding):
@@ -481,7 +490,8 @@ def differences(runs):
     for name, run in runs.items():
         shared = set.intersection(*map(set, facts.values()))
         commit = printable(run.get("commit_info", {}).get("id", ""))
-        commit = f"commit {commit[:8]}" if re.fullmatch("[0-9a-f]{40}", commit) else ""
+        dirty = " with changes" if run.get("commit_info", {}).get("dirty") else ""
+        commit = f"commit {commit[:8]}{dirty}" if re.fullmatch("[0-9a-f]{40}", commit) else ""
         own = [fact for fact in facts[name] if fact not in shared]
         yield f"{name}: {', '.join(filter(None, [*own, commit])) or 'the same machine and versions'}"
 
@@ -492,22 +502,24 @@ def side_by_side(runs):
     yield from differences(runs)
     for shape in dict.fromkeys(chain(*tables.values())):
         times = {
-            name: {step.rung: step.median for step in timed(shapes.get(shape, []))}
+            name: {step.rung: step for step in timed(shapes.get(shape, []))}
             for name, shapes in tables.items()
         }
-        first, *others = times.values()
+        first = next(iter(times.values()))
         rows = [(shape, *runs)]
         for rung in dict.fromkeys(chain(*times.values())):
-            row = [seconds(first[rung]) if rung in first else ""]
-            for other in others:
-                both = rung in first and rung in other
-                change = f" {factor(first[rung] / other[rung])}" if both else ""
-                row.append(f"{seconds(other[rung])}{change}" if rung in other else "")
+            row = [""] * len(times)
+            for n, run in enumerate(times.values()):
+                if rung in run:
+                    row[n] = f"{seconds(run[rung].median)}{run[rung].doubt}"
+                if n and rung in run and rung in first:
+                    row[n] += f" {factor(first[rung].median / run[rung].median)}"
             rows.append((rung, *row))
         name, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
         yield ""
         for row in rows:
             yield "  ".join((row[0].ljust(name), *map(str.rjust, row[1:], widths))).rstrip()
+    yield f"\n×2 is twice as fast as {next(iter(runs))}, ÷2 half as fast; ? is noisy, * a single round"
 
 
 def names_of(paths):

@@ -22,7 +22,7 @@ def control_files(name):
 
 def cores():
     """Return how many cores this process may use, and what limits it to them."""
-    limits = [(os.cpu_count() or 1, "all of this machine")]
+    limits = [(os.cpu_count() or 1, "all")]
     if hasattr(os, "sched_getaffinity"):
         limits.append((len(os.sched_getaffinity(0)), "the CPU affinity of this process"))
     quotas = [tuple(text.split()) for text in control_files("cpu.max")]

@@ -111,10 +111,10 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def _checked(parts):
-    """Return the three pairs as contiguous arrays in this machine's byte order, if they are MNIST."""
+    """Return the three pairs as contiguous arrays, if they are MNIST."""
     mnist = []
     for part, (x, y) in zip(("train", "valid", "test"), parts, strict=True):
-        x, y = (np.ascontiguousarray(z, z.dtype.newbyteorder("=")) for z in (x, y))
+        x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
         n = len(x)
         if x.dtype != np.float32 or x.shape != (n, 784) or n < 5:
             raise ValueError(f"x_{part} is {x.dtype} {x.shape}, not float32 (5 or more, 784)")

@@ -40,7 +40,7 @@ def pytest_report_header(config):
         gpu = torch.cuda.get_device_name()
     count, why_so_many = cores()
     threads = f"torch {torch.get_num_threads()}, numba {numba.get_num_threads()}"
-    threads += f" ({numba.threading_layer()}); {count} cores may be used: {why_so_many}"
+    threads += f" ({numba.threading_layer()}); {count} cores available ({why_so_many})"
     config.stash[load_before] = load = getattr(os, "getloadavg", lambda: [0.0])()[0]
     lines = [f"mnist: {path} ({why})", f"gpu: {gpu}", f"threads: {threads}"]
     if load > 1:
@@ -132,14 +132,19 @@ def with_last_run(config, run):
         ladder.rates(run["benchmarks"]),
     )
     here = {r.name: r.shapes for r in RUNGS.values() if r.device == "cpu" or has_gpu()}
+    disturbed = any(
+        b["extra_info"].get("limit_share", 0) > ladder.DISTURBED for b in found.values()
+    )
     if len(rates) >= 2 and all((name, s) in found for name in here for s in here[name]):
+        if disturbed:
+            return run
         now = datetime.now().isoformat(" ", "minutes")
         benches = [b for b in run["benchmarks"] if "limit" in b["extra_info"]] + [*found.values()]
         cache.set("ladder/last", {"machine": machine_id, "date": now, "benchmarks": benches})
         return run
     if last.get("machine") != machine_id:
         return run
-    shapes = {shape for _, shape in found}
+    shapes = {shape for _, shape in found} | {skip["shape"] for skip in run["skipped"]}
     accounted_for = {(s["rung"], s["shape"]) for s in run["skipped"]} | {*found}
     older = [
         bench | {"extra_info": bench["extra_info"] | {"since": last["date"]}}
@@ -161,10 +166,10 @@ def hints(config, run):
     before, now = config.cache.get("ladder/medians", {}), {}
     for (rung, shape), bench in rungs_of(run).items():
         now[f"{rung} ({shape})"] = bench["stats"]["median"]
-    if len(now) <= FEW:
-        for name in now.keys() & before.keys():
-            change = ladder.factor(before[name] / now[name])
-            yield f"{name}: {change} to the run before; compare.py tells whether that is noise", ""
+    if len(now) <= FEW and (both := now.keys() & before.keys()):
+        changes = (f"{name} {ladder.factor(before[name] / now[name])}" for name in sorted(both))
+        hint = "python compare.py HEAD tells whether that is noise"
+        yield f"compared with the previous run: {', '.join(changes)}; {hint}", ""
     if now:
         config.cache.set("ladder/medians", before | now)
 

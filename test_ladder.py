@@ -15,14 +15,13 @@ from ladder import BEGIN, END
 from rungs import FULL, SMALL
 
 TABLES = """
-5x784x10        median  the course     step  to torch  roofline   speed, log scale
+5x784x10        median  the course     step  vs torch  roofline   speed, log scale
 matmul_loops   400 ms*      416 ms            ÷50,000  0.00030%
 matmul_torch  8.00 µs               ×50,000     ×1.00     14.8%   ████████████████████
 matmul_mine   16.0 µs°                          ÷2.00     7.38%   ███████████████████
-not timed: matmul_x, matmul_y: no GPU
 fastest: matmul_torch, 8.00 µs, 14.8% of the roofline
 
-50000x784x10    median  the course  step  to torch      roofline   speed, log scale
+50000x784x10    median  the course  step  vs torch      roofline   speed, log scale
 matmul_torch  30.0 ms      15.5 ms           ×1.00         13.2%
 matmul_last   5.00 ms?                       ×6.00         79.4%   ████████
 matmul_cuda    100 µs      3.69 ms                  at the limit   ████████████████████████
@@ -30,6 +29,7 @@ fastest: matmul_cuda, 100 µs, at the limit
 
 Per multiply-add: matmul_loops 10.2 µs / matmul_cuda 0.26 ps = 40,000,000 (the course: 5 million)
 7,840 random numbers: torch_randn 20.0 µs (the course: 91.3 µs)
+not timed: matmul_x, matmul_y: no GPU
 """
 
 
@@ -79,8 +79,8 @@ def saved(run, tmp_path):
     return tmp_path / "run.json"
 
 
-def printed(run):
-    return [line for line, _ in ladder.report(run)]
+def printed(run, columns=100):
+    return [line for line, _ in ladder.report(run, columns)]
 
 
 def test_tables(run):
@@ -93,8 +93,8 @@ def test_tables(run):
     ({"iqr": 0.1}, 1.0, "^fastest: "),  # no note, and no word of the course's loops
     ({"iqr": 0.11}, 1.0, r"^\? noisy"),
     ({"waited": 0.11}, 1.0, r"^\? noisy"),
-    ({"iqr": 0.11, "rounds": 1}, 1.0, r"^\* one round"),
-    ({"since": "2026-01-01"}, 1.0, "^° not timed now, but in the last whole run, of 2026-01-01"),
+    ({"iqr": 0.11, "rounds": 1}, 1.0, r"^\* a single round"),
+    ({"since": "2026-01-01"}, 1.0, "^° not timed now: taken from the last whole run, of 2026-01-01"),
     ({"limit_share": 1.09}, 1.0, "^fastest: "),
     ({"limit_share": 1.11}, 1.0, r"^last \(5x784x10\) is faster than the measured roofline"),
     ({}, 2.34, r"^The machine was busy .*load 2\.3\b"),
@@ -102,7 +102,7 @@ def test_tables(run):
 def test_notes(last, load, end):
     first = rung(1, "first", SMALL, 1.0, limit_share=0.5)
     run = run_of(first, rung(2, "last", SMALL, 1.0, **last), load=load)
-    assert re.search(end, [*filter(None, printed(run))][-1])
+    assert re.search(end, [*filter(None, printed(run, 300))][-1])
 
 
 @pytest.mark.parametrize("times, text", [
@@ -143,7 +143,7 @@ def test_bars(times, limit, bars):
     assert [line.count("█") for line in printed(run_of(*rungs)) if line[:5] == "rung "] == bars
 
 
-@pytest.mark.parametrize("columns, width", [(300, 91), (76, 76), (40, 64)])
+@pytest.mark.parametrize("columns, width", [(300, 91), (76, 76), (40, 36)])
 def test_bars_fill_what_room_the_terminal_has(saved, columns, width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     ladder.main([str(saved)])
@@ -295,10 +295,10 @@ def test_side_by_side(others, capsys):
     assert "torch 9.9" in second and "torch" not in first + third
     assert [line.split() for line in table[:5]] == [
         ["5x784x10", "run", "0001_b", "c"],
-        ["matmul_loops", "400", "ms", "400", "ms", "×1.00"],
+        ["matmul_loops", "400", "ms*", "400", "ms*", "×1.00"],
         ["matmul_torch", "8.00", "µs", "4.00", "µs", "×2.00", "8.00", "µs", "×1.00"],
         ["matmul_mine", "16.0", "µs", "16.0", "µs", "×1.00", "16.0", "µs", "×1.00"],
-        ["matmul_new", "400", "ms"],
+        ["matmul_new", "400", "ms*"],
     ]
 
 

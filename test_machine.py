@@ -30,7 +30,7 @@ def container(monkeypatch):
 @pytest.mark.parametrize(
     "files, count, why",
     [
-        ({}, 8, "all of this machine"),
+        ({}, 8, "all"),
         ({"cpu__max": "max 100000"}, 8, "all"),
         ({"cpu__max": "250000 100000"}, 2, "the CPU quota"),
         ({"cpu__max": "50000 100000"}, 1, "the CPU quota"),

@@ -53,14 +53,14 @@ def test_run(suite):
     result.assert_outcomes(passed=3, skipped=1, failed=2)
     result.stdout.fnmatch_lines([
         "mnist: *mnist-sample.pkl.gz (chosen by --mnist)",
-        "threads: torch *, numba * (*); * cores may be used: *",
+        "threads: torch *, numba * (*); * cores available (*)",
         "*cells differ from the float64 product*",
         "1 skipped: there is no GPU at all",
         "5x784x10*",
         "matmul_torch *×1.00*",
-        "not timed: wrong_5: it failed: *",
-        "not timed: matmul_cuda: there is no GPU at all",
         "fastest: matmul_*",
+        "not timed: matmul_cuda: there is no GPU at all",
+        "not timed: wrong_5: it failed: *",
     ])  # fmt: skip
     run = ladder.load_run("run.json")
     rungs = [step.rung for step in ladder.ladders(run)[SMALL]]
@@ -133,7 +133,7 @@ def test_mistakes_are_told_in_one_line_and_the_others_are_timed(suite, pytester,
     rungs = ["matmul_torch", "matmul_numpy", *MISTAKES]
     pytester.makepyfile(test_it=SUITE.format(rungs=rungs))
     result = suite()
-    result.assert_outcomes(passed=4, failed=5, warnings=7)
+    result.assert_outcomes(passed=4, failed=5, warnings=2)
     lines = [f"not timed: {name}: {message}" for name, (_, message) in MISTAKES.items() if message]
     result.stdout.fnmatch_lines(["matmul_torch *", "matmul_numpy *", "warns *", *lines])
 
@@ -156,7 +156,7 @@ def test_rung(time_rung, rung, shape, product):
 
 @pytest.mark.parametrize("limit", ["bytes", "flops"])
 def test_read_limit(timed, limit):
-    timed("limit", bool, sum, [1], limit=limit.replace("bytes", "read"), device="cpu", **{limit: 1})
+    timed("limit", bool, sum, [1], limit=limit.replace("bytes", "read"), device="cpu", **{limit: 10**12})
 
 def test_other(benchmark):
     benchmark(int)
@@ -182,9 +182,9 @@ def test_one_rung_stands_in_the_ladder_of_the_last_whole_run(whole_ladder):
         "matmul_loops *°*",
         "matmul_torch *°*",
         "matmul_numpy *µs*",
-        "° not timed now, but in the last whole run, of 20*",
+        "° not timed now: taken from the last whole run, of 20*",
         "The roofline was measured in the last whole run, of 20*",
-        "matmul_numpy (5x784x10): [×÷]* to the run before; *",
+        "compared with the previous run: matmul_numpy (5x784x10) [×÷]*",
     ])  # fmt: skip
     (bench,) = json.loads(Path("run.json").read_text())["benchmarks"]
     assert (
@@ -198,7 +198,8 @@ def test_own_shapes(whole_ladder):
     result.stdout.fnmatch_lines([
         "6x7x8 *", "matmul_loops *", "matmul_torch *", "matmul_numpy *", "fastest: *",
         "2000x2000x20 *", "matmul_torch *", "matmul_numpy *",
-        "not timed: matmul_loops: it would take about * s, as its time on 5x784x10 says", "fastest: *",
+        "fastest: *",
+        "not timed: matmul_loops: it would take about * s, extrapolated from 5x784x10",
     ])  # fmt: skip
 
 

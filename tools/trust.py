@@ -5,6 +5,7 @@ the commit that is checked out with itself, and with a copy of it in which one r
 times as long; it prints every verdict that is wrong, and how many there are.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -86,4 +87,7 @@ def main(with_itself=20, slower=20):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("with_itself", type=int, nargs="?", default=20)
+    parser.add_argument("slower", type=int, nargs="?", default=20)
+    main(**vars(parser.parse_args()))
