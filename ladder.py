@@ -404,7 +404,8 @@ def report(run, columns=100, verbose=False):
     skipped = [
         replace(step_of(skip), reason=printable(skip["reason"])) for skip in run.get("skipped", ())
     ]
-    rest = [(line, "") for line in not_timed(skipped)]
+    told = [step for step in skipped if shapes or step.reason.startswith("it failed")]
+    rest = [(line, "") for line in not_timed(told)]
     if shapes:
         rest = [
             ("", ""),
