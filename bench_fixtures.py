@@ -135,7 +135,7 @@ class Product:
     @classmethod
     def of(cls, a, b, reference=None):
         # A part of the rows at a time: the whole as float64 would take twice the memory.
-        need_memory(16 * (min(len(a), 50_000) * a.shape[1] + b.numel()) + 32 * len(a) * b.shape[1])
+        need_memory(check_memory(len(a), *b.shape))
         parts = a.split(50_000)
         exact = torch.cat([part.double() @ b.double() for part in parts])
         size = torch.cat([part.double().abs() @ b.double().abs() for part in parts])
@@ -145,7 +145,7 @@ class Product:
     @classmethod
     def random(cls, m, k, n):
         """Return one of dense random operands, (m, k) and (k, n), the same in each run."""
-        need_memory(4 * (m * k + k * n))
+        need_memory(4 * (m * k + k * n) + check_memory(m, k, n))
         generator = torch.Generator().manual_seed(m * 10_000 + k * 100 + n)
         return cls.of(*(torch.randn(size, generator=generator) for size in ((m, k), (k, n))))
 
@@ -269,6 +269,11 @@ def timed(benchmark, progress):
     return timed
 
 
+def check_memory(m, k, n):
+    """Return how many bytes the float64 product of such operands takes, beside them."""
+    return 16 * (min(m, 50_000) * k + k * n) + 32 * m * n
+
+
 def need_memory(size):
     """Skip the test unless so many bytes can be allocated."""
     if size > (free := free_memory()):
@@ -313,7 +318,13 @@ def time_rung(timed, dense, small_product, progress):
                 pytest.skip(f"it would take about {seconds:,.0f} s, extrapolated from {SMALL}")
         a, b = to(product.a), to(product.b)
         check_operands(a, b, rung.device)
-        timed(group, product.check, rung.fn, a, b, **place(rung), **product.info)
+        versions = a._version, b._version
+
+        def check(c):
+            product.check(c)
+            assert (a._version, b._version) == versions, f"{rung.name} has changed its operands"
+
+        timed(group, check, rung.fn, a, b, **place(rung), **product.info)
 
     return time_rung
 
@@ -325,7 +336,7 @@ def place(rung):
         "step": list(RUNGS).index(rung.name),
         "device": rung.device,
         "chapter": rung.chapter,
-        "new": (rung.fn.__doc__ or "").partition("\n")[0],
+        "new": (rung.fn.__doc__ or "").strip().partition("\n")[0],
     }
 
 

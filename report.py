@@ -92,9 +92,13 @@ def summarize(terminalreporter, config):
     reasons = Counter(skip_reason(item) for item in terminalreporter.stats.get("skipped", []))
     for reason, count in reasons.items():
         write(f"{count} skipped: {reason}")
-    shown, verbose = with_last_run(config, run), config.getoption("verbose") > 0
+    try:
+        shown, compared = with_last_run(config, run), [*hints(config, run)]
+    except ladder.FAULTS:  # the cache was written by another version of this suite
+        shown, compared = run, []
+    verbose = config.getoption("verbose") > 0
     tables = ladder.report(shown, min(100, terminalreporter._tw.fullwidth), verbose)
-    for line, style in chain(tables, hints(config, run)):
+    for line, style in chain(tables, compared):
         line = ladder.encodable(line, getattr(sys.stdout, "encoding", None))
         write(line, **{style: True} if style else {})
     if folder := config.getoption("figures"):

@@ -9,6 +9,7 @@ import torch
 from numba import cuda
 
 SMALL, FULL = "5x784x10", "50000x784x10"
+CHAPTERS = "the course", "past the course", "on the GPU"
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ def rung(shapes=(SMALL, FULL), device="cpu", chapter=None):
 
     def register(fn):
         name, own = fn.__name__, "the course" if fn.__module__ == "kernels" else "past the course"
-        own = chapter or ("on the GPU" if device == "cuda" else own)
-        if mistake := mistake_in(fn, shapes, device):
+        own = "on the GPU" if device == "cuda" else own
+        own = chapter if chapter in CHAPTERS else own
+        if mistake := mistake_in(fn, shapes, device, chapter):
             RUNGS[name] = Rung(name, raises(f"{name}: {mistake}"), (SMALL,), "cpu", own)
         else:
             RUNGS[name] = Rung(name, fn, tuple(shapes), device, own)
@@ -52,16 +54,18 @@ def rung(shapes=(SMALL, FULL), device="cpu", chapter=None):
     return register
 
 
-def mistake_in(fn, shapes, device):
+def mistake_in(fn, shapes, device, chapter):
     """Return what is wrong with a rung as it is written, if anything."""
     if fn.__name__ in RUNGS:
         return "two rungs have this name: rename one"
-    if not fn.__doc__:
+    if not (fn.__doc__ or "").strip():
         return "a rung has a docstring that says what is new"
     if tuple(shapes) not in [(SMALL,), (SMALL, FULL)]:
         return f"shapes are [SMALL] or [SMALL, FULL], not {shapes}"
     if device not in ("cpu", "cuda"):
         return f'the device is "cpu" or "cuda", not {device!r}'
+    if chapter not in (None, *CHAPTERS):
+        return f"the chapter is one of {CHAPTERS}, not {chapter!r}"
 
 
 def raises(mistake):

@@ -57,7 +57,7 @@ def test_blocks_per_grid():
 # A simulated thread is slow. K of 12 and 8 are for the vector kernel, which takes 4 at once;
 # 10 columns of 1,300 floats are more shared memory than there is: 48 KB.
 SHAPES = """
-    0x3x2 3x0x2 3x2x0 5x784x10 5x17x3 17x3x17 11x7x13 19x12x3 49x4x3 2x77x1 1x3x71 2x1300x3
+    0x3x2 3x0x2 3x2x0 5x784x10 5x17x3 11x7x13 19x12x3 49x4x3 2x77x1 1x3x71 2x1300x3
 """.split()
 
 

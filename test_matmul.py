@@ -230,6 +230,7 @@ def test_wrong_operands(case):
         ("matmul_new", None, [SMALL], "matmul_new: a rung has a docstring"),
         ("matmul_new", "New.", [FULL], r"matmul_new: shapes are \[SMALL\] or"),
         ("matmul_new", "New.", [SMALL, "6x7x8"], r"matmul_new: shapes are \[SMALL\] or"),
+        ("matmul_new", " \n", [SMALL], "matmul_new: a rung has a docstring"),
     ],
 )
 def test_a_rung_that_is_refused(monkeypatch, name, doc, shapes, mistake):

@@ -119,6 +119,10 @@ MISTAKES = {
     "none": (lambda a, b: None, "it failed: AssertionError: a <class 'NoneType'>*"),
     "float64": (lambda a, b: a.double() @ b.double(), "it failed: AssertionError: the dtype is*"),
     "its_input": (lambda a, b: a, "it failed: AssertionError: the shape is (3, 50)*"),
+    "in_place_later": (
+        lambda a, b: a.mul_(1) @ b if len(a) == 5 else a @ b,
+        "it failed: AssertionError: in_place_later has*",
+    ),
     "in_place": (
         lambda a, b: a.mul_(2) @ b / 2,
         "it failed: AssertionError: in_place has*",
@@ -133,7 +137,7 @@ def test_mistakes_are_told_in_one_line_and_the_others_are_timed(suite, pytester,
     rungs = ["matmul_torch", "matmul_numpy", *MISTAKES]
     pytester.makepyfile(test_it=SUITE.format(rungs=rungs))
     result = suite()
-    result.assert_outcomes(passed=4, failed=5, warnings=2)
+    result.assert_outcomes(passed=4, failed=6, warnings=2)
     lines = [f"not timed: {name}: {message}" for name, (_, message) in MISTAKES.items() if message]
     result.stdout.fnmatch_lines(["matmul_torch *", "matmul_numpy *", "warns *", *lines])
 

@@ -82,7 +82,7 @@ from bench_fixtures import Product, RUNGS
 from beyond.microkernel import simd_lanes
 for shape in {SHAPES}:
     product = Product.random(*map(int, shape.split("x")))
-    for name in "tile", "prefetch", "few_rows", "address":
+    for name in "prefetch", "address":
         product.check(RUNGS["matmul_numba_" + name].fn(product.a, product.b))
 print(simd_lanes())
 """

@@ -36,6 +36,8 @@ def pointer(context, builder, signature, args, to=FLOAT):
     """Return LLVM's pointer to at[i], where these are the first arguments of an intrinsic."""
     at, i = args[:2]
     if isinstance(signature.args[0], types.Array):
+        if signature.args[0].dtype != types.float32:
+            raise TypeError(f"an array of {signature.args[0].dtype}, not of float32")
         start = context.make_array(signature.args[0])(context, builder, at).data
     else:
         start = builder.inttoptr(at, FLOAT.as_pointer())
