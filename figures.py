@@ -172,7 +172,7 @@ def draw_ladder(run, title):
             course = COURSE.get((step.rung, shape))
             label = f" {seconds(step.median)}{step.doubt}"
             if course:
-                axes.plot(course, y, "D", color="white", markeredgecolor="black", ms=4.5)
+                axes.plot(course, y, "D", color="white", markeredgecolor="black", ms=4.5, zorder=5)
                 label += f"   (the course: {seconds(course)})"
             weight = "bold" if step is winner else "normal"
             end = min(step.median, course or step.median)
