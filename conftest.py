@@ -112,5 +112,6 @@ def pytest_collection_modifyitems(config, items):
     if config.getoption("shape"):
         ladder = "test_rung", "test_read_limit", "test_multiply_add_limit"
         kept = [item for item in kept if item.originalname in ladder]
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    if dropped := set(items) - set(kept):
+        config.hook.pytest_deselected(items=[*dropped])
     items[:] = kept

@@ -174,9 +174,7 @@ def ladders(run):
         shapes.setdefault(step.shape, []).append(step)
     for shape, rows in shapes.items():
         peers = {s.device: s for s in rows if s.rung in ("matmul_torch", "matmul_torch_cuda")}
-        for skip in run.get("skipped", ()):
-            if skip["shape"] == shape:
-                rows.append(replace(step_of(skip), reason=printable(skip["reason"])))
+        rows += [step for step in skipped(run) if step.shape == shape]
         rows.sort(key=lambda step: (CHAPTERS.index(step.chapter), step.step))
         last = {}
         for step in timed(rows):
@@ -186,6 +184,12 @@ def ladders(run):
             if step.device in peers:
                 step.torch = peers[step.device].median / step.median
     return shapes
+
+
+def skipped(run):
+    """Return the `Step` of each rung that was to be timed in a run, but was not."""
+    skips = run.get("skipped", ())
+    return [replace(step_of(skip), reason=printable(skip["reason"])) for skip in skips]
 
 
 def lines(run):
@@ -401,17 +405,13 @@ def report(run, columns=100, verbose=False):
             line = "  ".join((step.rung.ljust(name), *values, f" {bar}")).rstrip()
             yield line, "green" if step is winner else "light" if step.since else ""
         yield fastest(rungs), "green"
-    skipped = [
-        replace(step_of(skip), reason=printable(skip["reason"])) for skip in run.get("skipped", ())
-    ]
-    told = [step for step in skipped if shapes or step.reason.startswith("it failed")]
-    rest = [(line, "") for line in not_timed(told)]
+    rest = []
     if shapes:
-        rest = [
-            ("", ""),
-            *((line, "bold") for line in chain(arithmetic(shapes), random_numbers(run))),
-            *rest,
-        ]
+        sums = chain(arithmetic(shapes), random_numbers(run))
+        rest += [("", ""), *((line, "bold") for line in sums)]
+    told = [step for step in skipped(run) if shapes or step.reason.startswith("it failed")]
+    rest += [(line, "") for line in not_timed(told)]
+    if shapes:
         rest += [(note, "" if note[0] in "?*°" else "yellow") for note in notes(run, shapes)]
     if verbose:
         new = {step.rung: step.new for step in timed(chain(*shapes.values()))}
@@ -444,8 +444,7 @@ def markdown(run, pictures=()):
             values = (escaped(value.strip()) for value in (step.rung, *cells(step), step.new))
             text.append(f"| {' | '.join(values)} |")
         text.append("")
-    reasons = chain(*(not_timed(rows) for rows in shapes.values()))
-    remarks = chain(dict.fromkeys(reasons), notes(run, shapes))
+    remarks = chain(not_timed(skipped(run)), notes(run, shapes))
     text += [f"{escaped(remark)}  " for remark in remarks]
     return "\n".join([*text, escaped(f"Measured on: {machine(run)}")])
 
@@ -488,8 +487,8 @@ def write(path, content):
 def differences(runs):
     """Yield a line for each run, with what it does not share with all of the others."""
     facts = {name: re.split("[;,] ", machine(run)) for name, run in runs.items()}
+    shared = set.intersection(*map(set, facts.values()))
     for name, run in runs.items():
-        shared = set.intersection(*map(set, facts.values()))
         commit = printable(run.get("commit_info", {}).get("id", ""))
         dirty = " with changes" if run.get("commit_info", {}).get("dirty") else ""
         commit = f"commit {commit[:8]}{dirty}" if re.fullmatch("[0-9a-f]{40}", commit) else ""
@@ -550,7 +549,7 @@ def main(argv=None):
         if len(runs) > 1:
             tables = [(line, "") for line in side_by_side(runs)]
         else:
-            run = runs[names_of(args.runs)[0]]
+            (run,) = runs.values()
             columns = min(100, shutil.get_terminal_size((100, 24))[0])
             tables = [*report(run, columns), ("", ""), (machine(run), "")]
         folder = args.figures or (args.readme and Path(args.runs[0]).with_suffix(""))

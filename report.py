@@ -130,22 +130,17 @@ def with_last_run(config, run):
     cache, machine_id = getattr(config, "cache", None), f"{get_machine_id()} {node()}"
     if not cache:  # -p no:cacheprovider
         return run
-    last, found, rates = (
-        cache.get("ladder/last", {}),
-        rungs_of(run),
-        ladder.rates(run["benchmarks"]),
-    )
+    found, rates = rungs_of(run), ladder.rates(run["benchmarks"])
     here = {r.name: r.shapes for r in RUNGS.values() if r.device == "cpu" or has_gpu()}
-    disturbed = any(
-        b["extra_info"].get("limit_share", 0) > ladder.DISTURBED for b in found.values()
-    )
     if len(rates) >= 2 and all((name, s) in found for name in here for s in here[name]):
-        if disturbed:
-            return run
-        now = datetime.now().isoformat(" ", "minutes")
-        benches = [b for b in run["benchmarks"] if "limit" in b["extra_info"]] + [*found.values()]
-        cache.set("ladder/last", {"machine": machine_id, "date": now, "benchmarks": benches})
+        infos = (bench["extra_info"] for bench in found.values())
+        if all(info.get("limit_share", 0) <= ladder.DISTURBED for info in infos):
+            now = datetime.now().isoformat(" ", "minutes")
+            limits = [bench for bench in run["benchmarks"] if "limit" in bench["extra_info"]]
+            kept = {"machine": machine_id, "date": now, "benchmarks": [*limits, *found.values()]}
+            cache.set("ladder/last", kept)
         return run
+    last = cache.get("ladder/last", {})
     if last.get("machine") != machine_id:
         return run
     shapes = {shape for _, shape in found} | {skip["shape"] for skip in run["skipped"]}

@@ -42,13 +42,12 @@ def rung(shapes=(SMALL, FULL), device="cpu", chapter=None):
         return rung()(shapes)
 
     def register(fn):
-        name, own = fn.__name__, "the course" if fn.__module__ == "kernels" else "past the course"
-        own = "on the GPU" if device == "cuda" else own
-        own = chapter if chapter in CHAPTERS else own
+        name, course = fn.__name__, fn.__module__ == "kernels"
         if mistake := mistake_in(fn, shapes, device, chapter):
-            RUNGS[name] = Rung(name, raises(f"{name}: {mistake}"), (SMALL,), "cpu", own)
+            RUNGS[name] = Rung(name, raises(f"{name}: {mistake}"), (SMALL,), "cpu")
         else:
-            RUNGS[name] = Rung(name, fn, tuple(shapes), device, own)
+            own = "on the GPU" if device == "cuda" else CHAPTERS[0 if course else 1]
+            RUNGS[name] = Rung(name, fn, tuple(shapes), device, chapter or own)
         return fn
 
     return register
