@@ -16,24 +16,23 @@ AT = np.arange(1, 41, dtype="f4").reshape(2, 20)  # i is the index of a float in
 WIDTHS = [1, 4, 8, 16]
 
 
-def compiled(lanes, *names):
-    """Return a function that puts a vector, made of ``at`` in the way of its lines, into ``out``."""
-    source = "def fn(at, out):\n    " + "\n    ".join(names)
+def compiled(lanes, *lines):
+    """Return a function of ``at`` and ``out`` with these lines, where L is the number of lanes."""
+    source = "def fn(at, out):\n    " + "\n    ".join(lines)
     space = {name: getattr(vectors, name) for name in dir(vectors)} | {"L": lanes}
     exec(source, space)
     return njit(space["fn"])
 
 
 CASES = {
-    "zeros": ("x = zeros(L)", lambda lanes: np.zeros(lanes)),
-    "load": ("x = load(at, 3, L)", lambda lanes: np.arange(4, 4 + lanes)),
-    "load past a row": ("x = load(at, 18, L)", lambda lanes: np.arange(19, 19 + lanes)),
-    "broadcast": ("x = broadcast(at, 5, L)", lambda lanes: np.full(lanes, 6)),
+    "load": ("load(at, 3, L)", lambda lanes: np.arange(4, 4 + lanes)),
+    "load past a row": ("load(at, 18, L)", lambda lanes: np.arange(19, 19 + lanes)),
+    "broadcast": ("broadcast(at, 5, L)", lambda lanes: np.full(lanes, 6)),
+    "registers": ("load(registers(L), 0, L)", lambda lanes: np.zeros(lanes)),
     "multiply_add": (
-        "x = multiply_add(load(at, 0, L), load(at, 2, L), broadcast(at, 9, L))",
+        "multiply_add(load(at, 0, L), load(at, 2, L), broadcast(at, 9, L))",
         lambda lanes: np.arange(1, 1 + lanes) * np.arange(3, 3 + lanes) + 10,
     ),
-    "total": ("x = total(load(at, 0, L))", lambda lanes: [lanes * (lanes + 1) / 2]),
 }
 
 
@@ -43,25 +42,31 @@ CASES = {
 def test_function(case, lanes, by):
     line, expected = CASES[case]
     out = np.full(20, -1, "f4")
-    fn = compiled(lanes, line, "store(out, 1, x, 16)")
-    fn(AT, out) if by == "array" else fn(AT.ctypes.data, out.ctypes.data)
-    expected = np.asarray(expected(lanes), "f4")
-    assert out.tolist() == [-1, *expected, *[-1] * (19 - len(expected))]
+    if by == "array":
+        compiled(lanes, f"store(out, 1, {line})")(AT, out)
+    else:
+        at_addresses = "at, out = floats_at(at), floats_at(out)"
+        compiled(lanes, at_addresses, f"store(out, 1, {line})")(AT.ctypes.data, out.ctypes.data)
+    assert out.tolist() == [-1, *expected(lanes), *[-1] * (19 - lanes)]
 
 
-@pytest.mark.parametrize("count", [-3, 0, 1, 5, 8, 99])
-def test_store_the_first_lanes(count):
+@pytest.mark.parametrize("lanes", WIDTHS)
+def test_total(lanes):
+    out = np.zeros(1, "f4")
+    compiled(lanes, "out[0] = total(load(at, 3, L))")(AT, out)
+    assert out == np.arange(4, 4 + lanes).sum()
+
+
+def test_registers_keep_what_is_stored():
     out = np.zeros(20, "f4")
-    compiled(8, "x = load(at, 0, L)", f"store(out, 2, x, {count})")(AT, out)
-    stored = max(0, min(8, count))
-    assert out.tolist() == [0, 0, *range(1, 1 + stored), *[0] * (18 - stored)]
+    lines = ["r = registers(16)", "store(r, 4, load(at, 0, L))", "store(out, 0, load(r, 2, L))"]
+    compiled(8, *lines)(AT, out)
+    assert out.tolist() == [0, 0, *range(1, 7), *[0] * 12]
 
 
 def test_prefetch_may_go_past_the_end():
     out = np.zeros(1, "f4")
-    compiled(1, "prefetch(at, 0)", "prefetch(at, 10**12)", "store(out, 0, load(at, 0, 1), 1)")(
-        AT, out
-    )
+    compiled(1, "prefetch(at, 0)", "prefetch(at, 10**12)", "store(out, 0, load(at, 0, 1))")(AT, out)
     assert out == 1
 
 
@@ -69,8 +74,13 @@ def test_prefetch_may_go_past_the_end():
 def test_total_lets_nan_and_inf_come_through(value):
     out = np.zeros(1, "f4")
     x = np.array([1, 2, value, 4], "f4")
-    compiled(4, "store(out, 0, total(load(at, 0, L)), 1)")(x, out)
+    compiled(4, "out[0] = total(load(at, 0, L))")(x, out)
     np.testing.assert_equal(out[0], np.float32(value))
+
+
+def test_only_float32():
+    with pytest.raises(TypeError, match="array.*float64.* is not of float32"):
+        compiled(4, "store(out, 0, load(at, 0, L))")(AT.astype("f8"), np.zeros(4, "f4"))
 
 
 # ---- What Numba compiles for -------------------------------------------------------

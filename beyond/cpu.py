@@ -17,33 +17,37 @@ def matmul_numpy(a, b):
     return torch.from_numpy(a.numpy() @ b.numpy())
 
 
-@rung()
-def matmul_numba_loops(a, b):
-    """The course's three loops, all compiled: no Python left, one multiplication at a time."""
-    c = np.empty((len(a), b.shape[1]), np.float32)
-    loops(a.numpy(), b.numpy(), c)
-    return torch.from_numpy(c)
-
-
-@njit
 def loops(a, b, c):
-    for i in range(c.shape[0]):
-        for j in range(c.shape[1]):
+    for i in prange(len(a)):  # which is range, unless compiled with parallel=True
+        for j in range(b.shape[1]):
             tmp = np.float32(0)
-            for k in range(a.shape[1]):
+            for k in range(len(b)):
                 tmp += a[i, k] * b[k, j]
             c[i, j] = tmp
 
 
+compiled = njit(loops)
+vectorized = njit(fastmath=ANY_ORDER)(loops)
+parallel = njit(fastmath=ANY_ORDER, parallel=True)(loops)
+
+
+@rung()
+def matmul_numba_loops(a, b):
+    """The course's three loops, all compiled: no Python left, one multiplication at a time."""
+    c = a.new_empty(len(a), b.shape[1])
+    compiled(a.numpy(), b.numpy(), c.numpy())
+    return c
+
+
 @rung()
 def matmul_numba_vector(a, b):
-    """b transposed once (31 KB), so that SIMD instructions read both operands along k.
+    """b stored by columns (31 KB, copied once), so that SIMD instructions read a and b along k.
 
     Brought 11 times on the full shape.
     """
-    c = np.empty((len(a), b.shape[1]), np.float32)
-    dots(a.contiguous().numpy(), b.T.contiguous().numpy(), c)
-    return torch.from_numpy(c)
+    c = a.new_empty(len(a), b.shape[1])
+    vectorized(a.contiguous().numpy(), b.T.contiguous().T.numpy(), c.numpy())
+    return c
 
 
 @rung()
@@ -52,19 +56,6 @@ def matmul_numba_parallel(a, b):
 
     Brought 2.0 times on the full shape, and cost 1.8 on the small one: threads have to be woken.
     """
-    c = np.empty((len(a), b.shape[1]), np.float32)
-    dots_parallel(a.contiguous().numpy(), b.T.contiguous().numpy(), c)
-    return torch.from_numpy(c)
-
-
-def dots_in_python(a, bt, c):
-    for i in prange(c.shape[0]):
-        for j in range(c.shape[1]):
-            x, y, tmp = a[i], bt[j], np.float32(0)
-            for k in range(len(x)):
-                tmp += x[k] * y[k]
-            c[i, j] = tmp
-
-
-dots = njit(fastmath=ANY_ORDER)(dots_in_python)  # where prange is range
-dots_parallel = njit(parallel=True, fastmath=ANY_ORDER)(dots_in_python)
+    c = a.new_empty(len(a), b.shape[1])
+    parallel(a.contiguous().numpy(), b.T.contiguous().T.numpy(), c.numpy())
+    return c

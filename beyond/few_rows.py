@@ -1,60 +1,64 @@
 """Few rows: what surrounds the product takes longer than the product."""
 
-from numba import njit
+from numba import carray, njit
 from torch import float32
 
 from rungs import check_operands, rung
 
-from beyond.microkernel import (
-    LANES,
-    ROWS,
-    add_rest,
-    lanes_for,
-    micro_kernel_of,
-    multiply_in_all_threads,
-    multiply_in_one_thread,
-)
-from beyond.vectors import broadcast, store
+from beyond import microkernel
+from beyond.microkernel import LANES, ROWS, TILE, add_product, add_rest
+from beyond.vectors import broadcast, floats_at, load, registers, store
 
 # From so many rows on it pays to pack b, and from so many multiply-adds of vectors on to wake the
-# other threads: measured with SSE2, AVX2 and AVX-512.
+# other threads. Measured with AVX2 and AVX-512.
 PACK_FROM = 16
 THREADS_FROM = 35_000
 
 
 @njit
-def put_columns(c, at, x, y, columns):
-    store(c, at, x, columns)
-    store(c, at + LANES, y, columns - LANES)
+def multiply_few_rows(a, b, c):
+    """c = a @ b, with b as it is: the lanes are neighbouring columns, with one float of a in all.
 
-
-across_columns = micro_kernel_of(LANES, broadcast, put_columns)
+    Even and odd k have sums of their own: the multiply-adds of only 5 sums would wait for each
+    other. ``stop`` is where a vector would reach past the end of b; `add_rest` does what is left.
+    """
+    (m, k), n = a.shape, b.shape[1]
+    stop = max(0, k - (-n % LANES + n - 1) // max(1, n)) // 2 * 2
+    for row in range(0, m, ROWS):
+        for column in range(0, n, LANES):
+            sums, out = registers(TILE), registers(TILE)
+            for i in range(0, stop, 2):
+                at = i * n + column
+                x, y = load(b, at, LANES), load(b, at + n, LANES)
+                for r in range(ROWS):
+                    at = min(row + r, m - 1) * k + i
+                    add_product(sums, 2 * r, x, broadcast(a, at, LANES))
+                    add_product(sums, 2 * r + 1, y, broadcast(a, at + 1, LANES))
+            for j in range(2 * ROWS):  # so that only ``out`` has an index that isn't constant
+                store(out, j * LANES, load(sums, j * LANES, LANES))
+            for r in range(min(ROWS, m - row)):
+                for j in range(min(LANES, n - column)):
+                    at = 2 * r * LANES + j
+                    c[row + r, column + j] = out[at] + out[at + LANES]
+        add_rest(a, b, c, row, stop)
 
 
 @njit
-def multiply_few_rows(a, b, c, m, k, n):
-    """c = a @ b, with b as it is: each float of a is multiplied by neighbouring columns.
-
-    Nothing is prefetched: all of a is in the cache.
-    """
-    for row in range(0, m, ROWS):
-        for column in range(0, n, 2 * LANES):
-            # Rows of b from which two vectors can be loaded without going on past its end.
-            whole = max(0, (k * n - column - 2 * LANES) // n + 1)
-            b_vectors, steps = (column, column + LANES, n), (whole, 1)
-            across_columns(a, b, c, (m, k, n), row, column, b_vectors, steps, (row * k, 0))
-            add_rest(a, b, c, (m, k, n), row, (column, column + 2 * LANES), (n, 1), whole)
+def multiply(a, b, c):
+    """c = a @ b in the way that takes the least time."""
+    if len(a) < PACK_FROM:
+        multiply_few_rows(a, b, c)
+    elif a.size * b.shape[1] <= THREADS_FROM * LANES:
+        microkernel.multiply_tiles(a, b, c, 1)
+    else:
+        microkernel.multiply_tiles_in_all_threads(a, b, c, 1)
 
 
-def multiply(a, b, c, m, k, n, tensor):
-    """c = a @ b in the way that takes the least time; ``tensor`` is a again, as a tensor."""
-    if m < PACK_FROM:
-        multiply_few_rows(a, b, c, m, k, n)
-        return
-    lanes = lanes_for(tensor)
-    all_threads = m * k * n > THREADS_FROM * lanes
-    in_threads = multiply_in_all_threads if all_threads else multiply_in_one_thread
-    in_threads(a, b, c, m, k, n, lanes)
+@njit
+def multiply_at(a, b, c, m, k, n):
+    """The same, for addresses."""
+    left, right = carray(floats_at(a), (m, k)), carray(floats_at(b), (k, n))
+    multiply(left, right, carray(floats_at(c), (m, n)))
 
 
 @rung()
@@ -63,9 +67,8 @@ def matmul_numba_few_rows(a, b):
 
     Brought 1.8 times on the small shape.
     """
-    (m, k), n = a.shape, b.shape[1]
-    a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
-    multiply(a.numpy(), b.numpy(), c.numpy(), m, k, n, a)
+    c = a.new_empty(len(a), b.shape[1])
+    multiply(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy())
     return c
 
 
@@ -76,16 +79,12 @@ def matmul_numba_address(a, b):
     Brought 1.3 times on the small shape. A wrong address would end the process, so it looks at its
     operands itself.
     """
-    left, right = a.shape, b.shape
-    fit = len(left) == len(right) == 2 and left[1] == right[0]
-    floats = a.dtype is b.dtype is float32 and a.is_cpu and b.is_cpu
-    if not (fit and floats) or a.is_neg() or b.is_neg():
+    try:
+        (m, k), (rows, n) = a.shape, b.shape
+    except ValueError:
         check_operands(a, b)
-        raise ValueError("a or b is only a view that negates its memory: use .resolve_neg()")
-    (m, k), n = left, right[1]
+    if not (k == rows and a.dtype is b.dtype is float32 and a.is_cpu and b.is_cpu):
+        check_operands(a, b)
     a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
-    address_a, address_b = a.data_ptr(), b.data_ptr()
-    if not (address_a and address_b) and m * k * n:
-        raise ValueError("a or b has no memory of its own")
-    multiply(address_a, address_b, c.data_ptr(), m, k, n, a)
+    multiply_at(a.data_ptr(), b.data_ptr(), c.data_ptr(), m, k, n)
     return c

@@ -1,7 +1,5 @@
-"""The micro-kernel: 5 x 2 sums that stay in registers, and what surrounds it.
-
-The words are those of the BLAS libraries: b is packed, a micro-kernel walks along k, and what it
-will need next is fetched from memory meanwhile.
+"""The micro-kernel, and what surrounds it, in the words of the BLAS libraries: b is packed, the
+micro-kernel walks along k, and what it will need next is fetched from memory meanwhile.
 """
 
 import numpy as np
@@ -11,161 +9,98 @@ from numba.core.registry import cpu_target
 
 from rungs import rung
 
-from beyond.vectors import load, multiply_add, prefetch, store, total, zeros
+from beyond.vectors import load, multiply_add, prefetch, registers, store, total
 
-# float32 lanes of a SIMD register, by its name in assembly. A CPU has 16 or 32 such registers.
-SIMD = {"zmm": 16, "ymm": 8, "xmm": 4, "4s": 4}
 ADD = "define <16 x float> @f(<16 x float> %x) {%y = fadd <16 x float> %x, %x ret <16 x float> %y}"
 
 
 def simd_lanes():
-    """Return how many floats are in a SIMD register that Numba compiles for.
+    """Return how many floats are in a register that Numba compiles for, by what LLVM makes of ADD.
 
-    That need not be this CPU's: see NUMBA_CPU_NAME, NUMBA_CPU_FEATURES and NUMBA_ENABLE_AVX. And
-    LLVM lists the features of some CPUs only; so look at what it makes of an addition.
+    That need not be this CPU's (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES, NUMBA_ENABLE_AVX), and Numba
+    doesn't know every CPU's features. The registers are named zmm, ymm, xmm (SSE) or v (NEON).
     """
     triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu, features)
     assembly = machine.emit_assembly(llvm.parse_assembly(ADD))
-    return next(SIMD[name] for name in SIMD if name in assembly)
+    return 16 if "zmm" in assembly else 8 if "ymm" in assembly else 4
 
 
-WIDE = simd_lanes()
-LANES = min(8, WIDE)
-ROWS = 5  # 5 x 2 sums, 2 vectors of b and 1 of a take 13 of 16 registers
-AHEAD = 1  # how many tiles ahead a is prefetched
-
-
-def lanes_for(a):
-    """Return WIDE if all rows of ``a`` begin at a cache line (64 bytes), otherwise LANES.
-
-    With AVX-512, 16 lanes gain 7% then. Otherwise they lose 30%: each load straddles two lines.
-    """
-    aligned = a.data_ptr() % 64 == 0 and 4 * a.shape[1] % 64 == 0
-    return WIDE if aligned else LANES
-
-
-def micro_kernel_of(lanes, take, put):
-    """Return a micro-kernel: at each step along k, 5 rows of a times two vectors of b.
-
-    That is 7 loads for 10 multiply-adds. What a lane is, is up to ``take``, which makes a vector of
-    a's floats, and ``put``, which stores the two vectors of sums of a row:
-
-    - along k: lanes are neighbouring k of a row of a (``load``), and of two columns of packed b.
-      In the end the lanes of each sum are added up.
-    - across columns: lanes are neighbouring columns of b as it is, and one float of a is in all
-      of them (``broadcast``). Each lane ends up with a cell of c.
-    """
-
-    @njit
-    def micro_kernel(a, b, c, sizes, row, column, b_vectors, steps, fetch):
-        """Compute c[row : row + 5, column :], as many columns as two vectors are for ``put``.
-
-        ``sizes`` are m, k and n; ``b_vectors`` where the two vectors of b begin, and how far it
-        is to the next ones; ``steps`` where to stop along k, and how far a step is; ``fetch``
-        where a is prefetched, and how much further at each step. All count floats.
-        """
-        (m, k, n), (left, right, down) = sizes, b_vectors
-        (stop, step), (fetched, further) = steps, fetch
-        last = m - 1  # computed again in place of the rows that a short last tile lacks
-        p, q, r = row, min(row + 1, last), min(row + 2, last)
-        s, t = min(row + 3, last), min(row + 4, last)
-        p0 = p1 = q0 = q1 = r0 = r1 = s0 = s1 = t0 = t1 = zeros(lanes)
-        for i in range(0, stop, step):
-            prefetch(a, fetched)
-            fetched += further
-            x, y = load(b, left + i * down, lanes), load(b, right + i * down, lanes)
-            z = take(a, p * k + i, lanes)
-            p0, p1 = multiply_add(x, z, p0), multiply_add(y, z, p1)
-            z = take(a, q * k + i, lanes)
-            q0, q1 = multiply_add(x, z, q0), multiply_add(y, z, q1)
-            z = take(a, r * k + i, lanes)
-            r0, r1 = multiply_add(x, z, r0), multiply_add(y, z, r1)
-            z = take(a, s * k + i, lanes)
-            s0, s1 = multiply_add(x, z, s0), multiply_add(y, z, s1)
-            z = take(a, t * k + i, lanes)
-            t0, t1 = multiply_add(x, z, t0), multiply_add(y, z, t1)
-        put(c, p * n + column, p0, p1, n - column)
-        put(c, q * n + column, q0, q1, n - column)
-        put(c, r * n + column, r0, r1, n - column)
-        put(c, s * n + column, s0, s1, n - column)
-        put(c, t * n + column, t0, t1, n - column)
-
-    return micro_kernel
+LANES = simd_lanes()
+ROWS = 5  # 5 x 2 sums, 2 vectors of b and 1 of a: 13 registers of the CPU's 16 (or 32)
+TILE = ROWS * 2 * LANES
 
 
 @njit
-def put_totals(c, at, x, y, columns):
-    store(c, at, total(x), columns)
-    store(c, at + 1, total(y), columns - 1)
-
-
-wide_along_k = micro_kernel_of(WIDE, load, put_totals)
-along_k = micro_kernel_of(LANES, load, put_totals)
+def add_product(sums, j, x, y):
+    """sums[j] += x * y, for vectors."""
+    store(sums, j * LANES, multiply_add(x, y, load(sums, j * LANES, LANES)))
 
 
 @njit
-def add_rest(a, b, c, sizes, row, columns, strides, first):
-    """c[row : row + 5, columns] += a[:, first:] @ b[first:], one float at a time."""
-    (m, k, n), (down, across) = sizes, strides
-    if first == k:
-        return
-    for i in range(row, min(row + ROWS, m)):
-        for j in range(columns[0], min(columns[1], n)):
-            cell = load(c, i * n + j, 1)
-            for rest in range(first, k):
-                x, y = load(a, i * k + rest, 1), load(b, rest * down + j * across, 1)
-                cell = multiply_add(x, y, cell)
-            store(c, i * n + j, cell, 1)
+def micro_kernel(a, packed, c, row, column, fetch):
+    """Compute c[row : row + 5, column : column + 2], and prefetch row ``fetch`` of a meanwhile.
 
-
-def multiply_packed(a, b, c, sizes, lanes, ahead):
-    """c = a @ b for packed b; meanwhile the tile of a is prefetched that is ``ahead`` so many tiles.
-
-    A tile is passed over once for every two columns, and each pass prefetches its share of the
-    other tile, evenly: with 10 columns a cache line of 16 floats for every 16 lanes.
+    The lanes of a vector are neighbouring k, so each sum is as many as there are lanes, which are
+    added up in the end. A step loads a vector of each of 2 columns of packed b and 5 rows of a: 7
+    loads for 10 multiply-adds. What is left of k after the last whole vector is left to `add_rest`.
     """
-    m, k, n = sizes
-    passes, whole = (n + 1) // 2, k // lanes * lanes
-    for tile in prange((m + ROWS - 1) // ROWS):
-        row, other = ROWS * tile, ROWS * (tile + ahead) * k
-        for column in range(0, n, 2):
-            b_vectors = column * k, column * k + k, 1
-            share = ROWS * k // passes
-            fetch = other + share * (column // 2), ROWS * lanes // passes
-            if lanes == WIDE:
-                wide_along_k(a, b, c, sizes, row, column, b_vectors, (whole, WIDE), fetch)
-            else:
-                along_k(a, b, c, sizes, row, column, b_vectors, (whole, LANES), fetch)
-        add_rest(a, b, c, sizes, row, (0, n), (1, k), whole)
-
-
-multiply_packed_in_all_threads = njit(parallel=True)(multiply_packed)
-multiply_packed = njit(multiply_packed)
+    (m, k), n = a.shape, c.shape[1]
+    sums = registers(TILE)
+    for i in range(0, k // LANES * LANES, LANES):
+        prefetch(a, fetch * k + i)
+        x, y = load(packed, column * k + i, LANES), load(packed, (column + 1) * k + i, LANES)
+        for r in range(ROWS):
+            z = load(a, min(row + r, m - 1) * k + i, LANES)  # the last row again, if it lacks one
+            add_product(sums, 2 * r, x, z)
+            add_product(sums, 2 * r + 1, y, z)
+    for r in range(ROWS):
+        for j in range(2):
+            if row + r < m and column + j < n:
+                c[row + r, column + j] = total(load(sums, (2 * r + j) * LANES, LANES))
 
 
 @njit
-def pack(b, k, n):
+def add_rest(a, b, c, row, first):
+    """c[row : row + 5] += a[row : row + 5, first:] @ b[first:], one float at a time."""
+    for i in range(row, min(row + ROWS, len(a))):
+        for k in range(first, len(b)):
+            for j in range(c.shape[1]):
+                c[i, j] += a[i, k] * b[k, j]
+
+
+@njit
+def pack(b):
     """Return b with its columns along k, and a column of zeros after an odd last one.
 
     It starts at a cache line, so that no vector of 64 bytes lies in two of them.
     """
-    packed = np.zeros((n + n % 2) * k + 16, np.float32)
-    packed = packed[-(packed.ctypes.data // 4) % 16 :]  # from the next multiple of 64 bytes on
-    for i in range(k):
-        for j in range(n):
-            store(packed, j * k + i, load(b, i * n + j, 1), 1)
+    k, n = b.shape
+    size = (n + n % 2) * k
+    floats = np.zeros(size + 16, np.float32)
+    start = -(floats.ctypes.data // 4) % 16
+    packed = floats[start : start + size].reshape(n + n % 2, k)
+    for j in range(n):
+        for i in range(k):
+            packed[j, i] = b[i, j]
     return packed
 
 
-@njit
-def multiply_in_one_thread(a, b, c, m, k, n, lanes):
-    multiply_packed(a, pack(b, k, n), c, (m, k, n), lanes, AHEAD)
+def multiply_tiles(a, b, c, ahead):
+    """c = a @ b, while the next tile of 5 rows is prefetched (``ahead`` = 1) or not (0).
+
+    A tile is passed over once for every two columns, and each pass prefetches a row of the next.
+    """
+    packed, (m, k) = pack(b), a.shape
+    for tile in prange((m + ROWS - 1) // ROWS):
+        row, other = ROWS * tile, ROWS * (tile + ahead)
+        for column in range(0, c.shape[1], 2):
+            micro_kernel(a, packed, c, row, column, other + column // 2)
+        add_rest(a, packed.T, c, row, k // LANES * LANES)
 
 
-@njit
-def multiply_in_all_threads(a, b, c, m, k, n, lanes, ahead=AHEAD):
-    multiply_packed_in_all_threads(a, pack(b, k, n), c, (m, k, n), lanes, ahead)
+multiply_tiles_in_all_threads = njit(parallel=True)(multiply_tiles)
+multiply_tiles = njit(multiply_tiles)
 
 
 @rung()
@@ -174,9 +109,8 @@ def matmul_numba_tile(a, b):
 
     Brought 1.4 to 1.6 times on the full shape, 2.6 on the small one. It prefetches only its own tile.
     """
-    (m, k), n = a.shape, b.shape[1]
-    a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
-    multiply_in_all_threads(a.numpy(), b.numpy(), c.numpy(), m, k, n, lanes_for(a), 0)
+    c = a.new_empty(len(a), b.shape[1])
+    multiply_tiles_in_all_threads(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy(), 0)
     return c
 
 
@@ -186,7 +120,6 @@ def matmul_numba_prefetch(a, b):
 
     Brought 1.3 to 1.6 times on the full shape, and with AVX2 (NUMBA_CPU_NAME=haswell) 1.8.
     """
-    (m, k), n = a.shape, b.shape[1]
-    a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
-    multiply_in_all_threads(a.numpy(), b.numpy(), c.numpy(), m, k, n, lanes_for(a))
+    c = a.new_empty(len(a), b.shape[1])
+    multiply_tiles_in_all_threads(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy(), 1)
     return c

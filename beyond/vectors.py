@@ -6,10 +6,8 @@ Numba compiles: a `Vector` of 4, 8 or 16 floats is LLVM's vector, which is one r
 several, if the CPU's are narrower), and each function is an instruction or a few.
 
 An intrinsic returns a signature and a function that writes LLVM's code: ``vector(lanes)`` means
-that it takes ``lanes`` and returns a vector.
-
-``at`` is a contiguous float32 array, or its address as an integer, and ``i`` is the index of a
-float there, in C order. It is not checked. ``lanes`` is a constant.
+that it takes ``lanes``, a constant, and returns a vector. ``at`` is a contiguous float32 array or
+a pointer, and ``i`` the index of a float there, in C order, which isn't checked.
 """
 
 from llvmlite import ir
@@ -18,6 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 FLOAT, INT = ir.FloatType(), ir.IntType(32)
+POINTER = types.CPointer(types.float32)  # Numba's own type; as in C, p[i] is a float there
 
 
 class Vector(types.Type):
@@ -32,23 +31,40 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, ir.VectorType(FLOAT, vector.lanes))
 
 
-def pointer(context, builder, signature, args, to=FLOAT):
-    """Return LLVM's pointer to at[i], where these are the first arguments of an intrinsic."""
-    at, i = args[:2]
-    if isinstance(signature.args[0], types.Array):
-        if signature.args[0].dtype != types.float32:
-            raise TypeError(f"an array of {signature.args[0].dtype}, not of float32")
-        start = context.make_array(signature.args[0])(context, builder, at).data
-    else:
-        start = builder.inttoptr(at, FLOAT.as_pointer())
-    return builder.bitcast(builder.gep(start, [i]), to.as_pointer())
+def pointer(context, builder, at, args, to):
+    """Return LLVM's pointer to at[i] as a ``to``, where ``args`` are the values of at, i, ..."""
+    if at.dtype != types.float32:
+        raise TypeError(f"{at} is not of float32")
+    is_array = isinstance(at, types.Array)
+    start = context.make_array(at)(context, builder, args[0]).data if is_array else args[0]
+    return builder.bitcast(builder.gep(start, [args[1]]), context.get_value_type(to).as_pointer())
+
+
+@intrinsic
+def floats_at(typingctx, address):
+    """Return the pointer to an address; `numba.carray` makes an array of it."""
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], FLOAT.as_pointer())
+
+    return POINTER(types.intp), codegen
 
 
 @intrinsic(prefer_literal=True)
-def zeros(typingctx, lanes):
-    """Return a vector of zeros."""
-    vector = Vector(lanes.literal_value)
-    return vector(lanes), lambda context, *_: ir.Constant(context.get_value_type(vector), None)
+def registers(typingctx, count):
+    """Return a pointer to ``count`` zeros, which are gone when the function returns.
+
+    They stay in registers if there are enough, and if each index is a constant, or becomes one
+    when LLVM unrolls a short loop. Otherwise they are on the stack.
+    """
+    zeros = ir.Constant(ir.ArrayType(FLOAT, count.literal_value), None)
+
+    def codegen(context, builder, signature, args):
+        start = cgutils.alloca_once(builder, zeros.type)
+        builder.store(zeros, start)
+        return builder.bitcast(start, FLOAT.as_pointer())
+
+    return POINTER(count), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -57,8 +73,7 @@ def load(typingctx, at, i, lanes):
     vector = Vector(lanes.literal_value)
 
     def codegen(context, builder, signature, args):
-        to = context.get_value_type(vector)
-        return builder.load(pointer(context, builder, signature, args, to), align=4)
+        return builder.load(pointer(context, builder, at, args, vector), align=4)
 
     return vector(at, types.intp, lanes), codegen
 
@@ -69,13 +84,21 @@ def broadcast(typingctx, at, i, lanes):
     vector = Vector(lanes.literal_value)
 
     def codegen(context, builder, signature, args):
-        value = builder.load(pointer(context, builder, signature, args))
-        empty = ir.Constant(context.get_value_type(vector), ir.Undefined)
+        one = builder.load(pointer(context, builder, at, args, Vector(1)), align=4)
         all_lane_0 = ir.Constant(ir.VectorType(INT, vector.lanes), None)
-        first = builder.insert_element(empty, value, INT(0))
-        return builder.shuffle_vector(first, empty, all_lane_0)
+        return builder.shuffle_vector(one, one, all_lane_0)
 
     return vector(at, types.intp, lanes), codegen
+
+
+@intrinsic
+def store(typingctx, at, i, x):
+    """at[i : i + lanes] = x."""
+
+    def codegen(context, builder, signature, args):
+        builder.store(args[2], pointer(context, builder, at, args, x), align=4)
+
+    return types.void(at, types.intp, x), codegen
 
 
 @intrinsic
@@ -91,32 +114,15 @@ def multiply_add(typingctx, x, y, z):
 
 @intrinsic
 def total(typingctx, x):
-    """Return the sum of the lanes, in any order, as a vector of one lane."""
+    """Return the sum of the lanes, in any order, as a float32."""
 
     def codegen(context, builder, signature, args):
-        reduce = ir.FunctionType(FLOAT, [FLOAT, args[0].type])
+        kind = ir.FunctionType(FLOAT, [FLOAT, args[0].type])
         name = f"llvm.vector.reduce.fadd.v{x.lanes}f32"
-        reduce = cgutils.get_or_insert_function(builder.module, reduce, name)
-        value = builder.call(reduce, [FLOAT(-0.0), args[0]], fastmath=["reassoc"])
-        one = ir.Constant(ir.VectorType(FLOAT, 1), ir.Undefined)
-        return builder.insert_element(one, value, INT(0))
+        reduce = builder.module.declare_intrinsic(name, fnty=kind)
+        return builder.call(reduce, [FLOAT(-0.0), args[0]], fastmath=["reassoc"])
 
-    return Vector(1)(x), codegen
-
-
-@intrinsic
-def store(typingctx, at, i, x, count):
-    """at[i : i + count] = x[:count], for a ``count`` from 0 to the number of lanes, or clipped to it."""
-
-    def codegen(context, builder, signature, args):
-        start = pointer(context, builder, signature, args)
-        for lane in range(x.lanes):
-            with builder.if_then(builder.icmp_signed(">", args[3], args[3].type(lane))):
-                to = builder.gep(start, [INT(lane)])
-                builder.store(builder.extract_element(args[2], INT(lane)), to)
-        return context.get_dummy_value()
-
-    return types.void(at, types.intp, x, types.intp), codegen
+    return types.float32(x), codegen
 
 
 @intrinsic
@@ -124,10 +130,9 @@ def prefetch(typingctx, at, i):
     """Ask for at[i] and what is in its cache line, which may be past the end of the array."""
 
     def codegen(context, builder, signature, args):
-        byte = pointer(context, builder, signature, args, ir.IntType(8))
-        fetch = ir.FunctionType(ir.VoidType(), [byte.type, INT, INT, INT])
-        fetch = cgutils.get_or_insert_function(builder.module, fetch, "llvm.prefetch.p0")
+        byte = pointer(context, builder, at, args, types.int8)
+        kind = ir.FunctionType(ir.VoidType(), [byte.type, INT, INT, INT])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
         builder.call(fetch, [byte, INT(0), INT(3), INT(1)])  # to read; into all caches; data
-        return context.get_dummy_value()
 
     return types.void(at, types.intp), codegen
