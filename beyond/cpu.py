@@ -43,7 +43,7 @@ def matmul_numba_loops(a, b):
 def matmul_numba_vector(a, b):
     """b stored by columns (31 KB, copied once), so that SIMD instructions read a and b along k.
 
-    Brought 11 times on the full shape.
+    Brought 11 times on the full shape, 1.7 on the small one.
     """
     c = a.new_empty(len(a), b.shape[1])
     vectorized(a.contiguous().numpy(), b.T.contiguous().T.numpy(), c.numpy())
@@ -54,7 +54,7 @@ def matmul_numba_vector(a, b):
 def matmul_numba_parallel(a, b):
     """The rows of c split across all cores.
 
-    Brought 2.0 times on the full shape, and cost 1.8 on the small one: threads have to be woken.
+    Brought 1.9 times on the full shape, and cost 1.1 to 1.8 on the small one: threads have to wake.
     """
     c = a.new_empty(len(a), b.shape[1])
     parallel(a.contiguous().numpy(), b.T.contiguous().T.numpy(), c.numpy())
