@@ -9,21 +9,23 @@ from beyond import microkernel
 from beyond.microkernel import LANES, ROWS, TILE, add_product, add_rest
 from beyond.vectors import broadcast, floats_at, load, registers, store
 
-# From so many rows on it pays to pack b, and from so many multiply-adds of vectors on to wake the
-# other threads. Measured with AVX2 and AVX-512.
+# From this many rows on it pays to pack b, and from this many multiply-adds of vectors on to wake
+# the other threads. Measured with AVX2 and AVX-512.
 PACK_FROM = 16
 THREADS_FROM = 35_000
 
 
 @njit
 def multiply_few_rows(a, b, c):
-    """c = a @ b, with b as it is: the lanes are neighbouring columns, with one float of a in all.
+    """c = a @ b, with b as it is: the lanes are neighbouring columns, each times one float of a.
 
-    Even and odd k have sums of their own: the multiply-adds of only 5 sums would wait for each
-    other. ``stop`` is where a vector would reach past the end of b; `add_rest` does what is left.
+    If a row has fewer floats left, a vector goes on with the next row's, which are thrown away in
+    the end; the last rows of b, where that would reach past its end, are left to `add_rest`. Even
+    and odd k have sums of their own: 5 sums alone would idle, each waiting for its last addition.
     """
     (m, k), n = a.shape, b.shape[1]
-    stop = max(0, k - (-n % LANES + n - 1) // max(1, n)) // 2 * 2
+    past_row = -n % LANES
+    stop = max(0, k - (past_row + n - 1) // max(1, n)) // 2 * 2
     for row in range(0, m, ROWS):
         for column in range(0, n, LANES):
             sums, out = registers(TILE), registers(TILE)
@@ -34,7 +36,8 @@ def multiply_few_rows(a, b, c):
                     at = min(row + r, m - 1) * k + i
                     add_product(sums, 2 * r, x, broadcast(a, at, LANES))
                     add_product(sums, 2 * r + 1, y, broadcast(a, at + 1, LANES))
-            for j in range(2 * ROWS):  # so that only ``out`` has an index that isn't constant
+            # An index that isn't a constant would push the sums out of registers: copy them first.
+            for j in range(2 * ROWS):
                 store(out, j * LANES, load(sums, j * LANES, LANES))
             for r in range(min(ROWS, m - row)):
                 for j in range(min(LANES, n - column)):
@@ -76,15 +79,15 @@ def matmul_numba_few_rows(a, b):
 def matmul_numba_address(a, b):
     """Addresses instead of arrays: wrapping three tensors takes longer than the small product.
 
-    Brought 1.5 times on the small shape. A wrong address would end the process, so it looks at its
+    Brought 1.5 times on the small shape. A wrong address would end the process, so it checks its
     operands itself.
     """
     try:
         (m, k), (rows, n) = a.shape, b.shape
     except ValueError:
-        check_operands(a, b)
+        return check_operands(a, b)  # raises
     if not (k == rows and a.dtype is b.dtype is float32 and a.is_cpu and b.is_cpu):
-        check_operands(a, b)
+        return check_operands(a, b)
     a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
     multiply_at(a.data_ptr(), b.data_ptr(), c.data_ptr(), m, k, n)
     return c

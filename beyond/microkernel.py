@@ -41,9 +41,9 @@ def add_product(sums, j, x, y):
 def micro_kernel(a, packed, c, row, column, fetch):
     """Compute c[row : row + 5, column : column + 2], and prefetch row ``fetch`` of a meanwhile.
 
-    The lanes of a vector are neighbouring k, so each sum is as many as there are lanes, which are
-    added up in the end. A step loads a vector of each of 2 columns of packed b and 5 rows of a: 7
-    loads for 10 multiply-adds. What is left of k after the last whole vector is left to `add_rest`.
+    The lanes of a vector are neighbouring k, so each sum is LANES partial sums, added up at the
+    end. A step loads a vector of each of 2 columns of packed b and 5 rows of a: 7 loads for 10
+    multiply-adds. What is left of k after the last whole vector is left to `add_rest`.
     """
     (m, k), n = a.shape, c.shape[1]
     sums = registers(TILE)
@@ -71,13 +71,13 @@ def add_rest(a, b, c, row, first):
 
 @njit
 def pack(b):
-    """Return b with its columns along k, and a column of zeros after an odd last one.
+    """Return b with its columns along k, and room for one more after an odd last one.
 
-    It starts at a cache line, so that no vector of 64 bytes lies in two of them.
+    It starts at a cache line, so that no vector of 64 bytes lies in two, if k is a multiple of 16.
     """
     k, n = b.shape
     size = (n + n % 2) * k
-    floats = np.zeros(size + 16, np.float32)
+    floats = np.empty(size + 16, np.float32)
     start = -(floats.ctypes.data // 4) % 16
     packed = floats[start : start + size].reshape(n + n % 2, k)
     for j in range(n):
@@ -87,15 +87,16 @@ def pack(b):
 
 
 def multiply_tiles(a, b, c, ahead):
-    """c = a @ b, while the next tile of 5 rows is prefetched (``ahead`` = 1) or not (0).
+    """c = a @ b, while rows of the next tile are prefetched (``ahead`` = 1) or not (0).
 
-    A tile is passed over once for every two columns, and each pass prefetches a row of the next.
+    A tile is passed over once for every two columns; each pass prefetches one row, which makes all
+    5 with the lesson's 10 columns.
     """
     packed, (m, k) = pack(b), a.shape
     for tile in prange((m + ROWS - 1) // ROWS):
-        row, other = ROWS * tile, ROWS * (tile + ahead)
+        row, fetch = ROWS * tile, ROWS * (tile + ahead)
         for column in range(0, c.shape[1], 2):
-            micro_kernel(a, packed, c, row, column, other + column // 2)
+            micro_kernel(a, packed, c, row, column, fetch + column // 2)
         add_rest(a, packed.T, c, row, k // LANES * LANES)
 
 

@@ -1,13 +1,14 @@
 """A SIMD vector of float32 as a type of Numba's own, and what one can do with it.
 
 LLVM turns a loop into SIMD instructions as it sees fit, and decides what stays in registers.
-Where that isn't good enough, C has intrinsics, and Numba has none. Here they are, for code that
-Numba compiles: a `Vector` of 4, 8 or 16 floats is LLVM's vector, which is one register (or
-several, if the CPU's are narrower), and each function is an instruction or a few.
+Where that isn't good enough, C has intrinsics for SIMD, and Numba has none. Here they are, for
+code that Numba compiles: a `Vector` of 4, 8 or 16 floats is LLVM's vector, which is one register
+(or several, if the CPU's are narrower), and each function is an instruction or a few.
 
-An intrinsic returns a signature and a function that writes LLVM's code: ``vector(lanes)`` means
-that it takes ``lanes``, a constant, and returns a vector. ``at`` is a contiguous float32 array or
-a pointer, and ``i`` the index of a float there, in C order, which isn't checked.
+An intrinsic returns a signature and a function that writes LLVM's code: ``vector(at, lanes)``
+means that it takes ``at`` and ``lanes``, and returns a vector. ``lanes`` is a constant, ``at`` a
+contiguous float32 array or a pointer, and ``i`` the index of a float there, in C order, which
+isn't checked.
 """
 
 from llvmlite import ir
