@@ -1,7 +1,7 @@
 """The ladder goes on: NumPy, then the course's three loops, compiled, one step at a time.
 
-The full shape reads 157 MB for 0.78 GFLOP: what counts is how fast `a` comes from memory. What a rung
-brought was measured on two cores of an AMD EPYC (Zen 5), as all figures in this folder.
+The full shape reads 157 MB for 0.78 GFLOP: what counts is how fast `a` comes from memory. What a
+rung brought was measured on two cores of an AMD EPYC (Zen 5), as all figures in this folder.
 """
 
 import numpy as np

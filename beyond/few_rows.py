@@ -79,8 +79,8 @@ def matmul_numba_few_rows(a, b):
 def matmul_numba_address(a, b):
     """Addresses instead of arrays: wrapping three tensors takes longer than the small product.
 
-    Brought 1.5 to 1.6 times on the small shape. A wrong address would end the process, so it checks its
-    operands itself.
+    Brought 1.5 to 1.6 times on the small shape. A wrong address would end the process, so it
+    checks its operands itself.
     """
     try:
         (m, k), (rows, n) = a.shape, b.shape
