@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numba import njit, prange
 
-from rungs import ANY_ORDER, rung
+from ladder.rungs import ANY_ORDER, rung
 
 
 @rung()

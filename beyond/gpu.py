@@ -14,7 +14,8 @@ from llvmlite import ir
 from numba import cuda, float32, types
 from numba.extending import intrinsic
 
-from rungs import current_stream, device_array, rung
+from ladder.gpu import current_stream, device_array
+from ladder.rungs import rung
 
 # Lanes (threads) in a warp, and warps in a block; fewer where each is a thread of Python.
 WARP, WARPS = (8, 2) if numba.config.ENABLE_CUDASIM else (32, 8)

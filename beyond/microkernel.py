@@ -7,7 +7,7 @@ from llvmlite import binding as llvm
 from numba import njit, prange
 from numba.core.registry import cpu_target
 
-from rungs import rung
+from ladder.rungs import rung
 
 from beyond.vectors import load, multiply_add, prefetch, registers, store, total
 

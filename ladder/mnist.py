@@ -1,0 +1,106 @@
+"""The course's data set: download it, and load it without running anything that is in it."""
+
+import gzip
+import hashlib
+import os
+import pickle
+from http.client import HTTPException
+from io import BytesIO
+from pathlib import Path
+from urllib.request import urlopen
+from uuid import uuid4
+
+import numpy as np
+
+path_data = Path(__file__).parent.parent / "data"
+path_gz = path_data / "mnist.pkl.gz"
+path_sample = path_data / "mnist-sample.pkl.gz"
+MNIST_URL = (
+    "https://github.com/mnielsen/neural-networks-and-deep-learning"
+    "/blob/master/data/mnist.pkl.gz?raw=true"
+)
+MNIST_BYTES = 17_051_982
+MNIST_BLOB = "059aba0d982e20e2ac125a3a59d89c3c2cd8b28a"  # as `git hash-object` says
+UNPACKED_LIMIT = 2**30  # bytes
+
+
+def download_mnist(dest, url=MNIST_URL, timeout=10.0):
+    """Download the course's MNIST file (17 MB) to the path ``dest``, and return that path.
+
+    ``dest`` appears whole or not at all. ``timeout`` is how many seconds the server may be
+    silent. Raises ValueError if it isn't the course's file, OSError if it can't be had.
+    """
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(dest.parent, os.W_OK):
+        raise PermissionError(f"{dest.parent}: this folder can't be written to")
+    try:
+        with urlopen(url, timeout=timeout) as response:
+            content = response.read(MNIST_BYTES + 1)
+    except HTTPException as error:
+        raise OSError(f"{url}: invalid HTTP response ({error!r})") from error
+    if hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() != MNIST_BLOB:
+        raise ValueError(f"{url}: not the course's file, which has git blob id {MNIST_BLOB}")
+    part = dest.with_name(f"{dest.name}.{uuid4()}.part")
+    try:
+        part.write_bytes(content)
+        return part.replace(dest)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Loads arrays, and refuses a pickle that names anything else before it is called.
+
+    From "Restricting Globals" in the documentation of Python's pickle module.
+    """
+
+    NAMES = {
+        "numpy._core.multiarray._reconstruct",
+        "numpy._core.numeric._frombuffer",
+        "numpy.ndarray",
+        "numpy.dtype",
+        "_codecs.encode",
+    }
+
+    def find_class(self, module, name):
+        module = module.replace("numpy.core.", "numpy._core.")  # before numpy 2
+        if f"{module}.{name}" not in self.NAMES:
+            raise pickle.UnpicklingError(f"it names {f'{module}.{name}'!a}, which no array needs")
+        return super().find_class(module, name)
+
+
+def load_mnist(path):
+    """Return ``((x_train, y_train), (x_valid, y_valid), (x_test, y_test))`` from a file.
+
+    The file is a gzipped pickle. Images are float32 arrays of shape (n, 784) with values
+    in [0, 1), labels int64 arrays of shape (n,) with values 0 to 9; n is 5 or more.
+    Raises OSError if the file can't be read, ValueError if it holds anything else.
+    """
+    content = Path(path).read_bytes()
+    try:
+        with gzip.open(BytesIO(content)) as file:
+            pickled = file.read(UNPACKED_LIMIT + 1)
+        if len(pickled) > UNPACKED_LIMIT:
+            raise ValueError(f"it unpacks to more than {UNPACKED_LIMIT:,} bytes")
+        parts = ArrayUnpickler(BytesIO(pickled), encoding="latin-1").load()
+        return tuple(_checked(*p) for p in zip(("train", "valid", "test"), parts, strict=True))
+    except Exception as error:
+        raise ValueError(
+            f"{path}: damaged, or not MNIST as the course has it "
+            f"({type(error).__name__}: {str(error)[:200]})"
+        ) from error
+
+
+def _checked(part, arrays):
+    """Return the images and labels of a part, contiguous and writeable, if they are MNIST."""
+    x, y = (np.require(z, z.dtype.newbyteorder("="), "CW") for z in arrays)
+    n = len(x)
+    if x.dtype != np.float32 or x.shape != (n, 784) or n < 5:
+        raise ValueError(f"x_{part} is {x.dtype} {x.shape}, not float32 (5 or more, 784)")
+    if y.dtype != np.int64 or y.shape != (n,):
+        raise ValueError(f"y_{part} is {y.dtype} {y.shape}, not int64 ({n},)")
+    if not (x.min() >= 0 and x.max() < 1):
+        raise ValueError(f"x_{part} has values outside of [0, 1)")
+    if not (y.min() >= 0 and y.max() <= 9):
+        raise ValueError(f"y_{part} has labels other than 0 to 9")
+    return x, y

@@ -1,0 +1,78 @@
+"""A product of two matrices, and the proof that a rung computes it."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from fastcore.test import test_close as close
+
+
+@dataclass
+class Product:
+    """A pair of operands, and what their float32 product has to be.
+
+    A sum of K products in float32, in any order, is off by at most K * 2**-24 * |a| @ |b|
+    (first order). The reference may be off by as much if it is float32 itself.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    exact: torch.Tensor
+    bound: torch.Tensor
+    reference: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, a, b, reference=None):
+        parts = a.split(50_000)  # the whole of a as float64 would take twice the memory
+        exact = torch.cat([part.double() @ b.double() for part in parts])
+        size = torch.cat([part.double().abs() @ b.double().abs() for part in parts])
+        bound = a.shape[1] * 2**-24 * size + torch.finfo(torch.float32).tiny
+        return cls(a, b, exact, bound, reference)
+
+    @classmethod
+    @cache
+    def random(cls, shape):
+        """Return one of dense random operands for a shape "MxKxN", the same in each run."""
+        m, k, n = map(int, shape.split("x"))
+        generator = torch.Generator().manual_seed(m * 10_000 + k * 100 + n)
+        return cls.of(*(torch.randn(size, generator=generator) for size in ((m, k), (k, n))))
+
+    def rows(self, rows):
+        """Return the product for that many rows of a, repeated if there are fewer."""
+        times = -(-rows // len(self.a))
+
+        def take(tensor):
+            return tensor[:rows] if times == 1 else tensor.repeat(times, 1)[:rows]
+
+        return Product(take(self.a), self.b, take(self.exact), take(self.bound))
+
+    def check(self, c):
+        """Raise AssertionError unless ``c`` is the product, as a float32 tensor."""
+        assert isinstance(c, torch.Tensor), f"a {type(c)}, not a torch.Tensor"
+        assert c.dtype == torch.float32, f"the dtype is {c.dtype}, not float32"
+        assert c.shape == self.exact.shape, (
+            f"the shape is {tuple(c.shape)}, not {tuple(self.exact.shape)}"
+        )
+        check_close(c, self.exact, self.bound, "the float64 product")
+        if self.reference is not None:
+            check_close(c, self.reference, 2 * self.bound, "the reference")
+
+
+def check_close(c, expected, eps, name):
+    """Raise AssertionError, naming the worst cell, unless c is within ``eps`` of what is expected."""
+    c, expected = c.cpu().double(), expected.double()
+    try:
+        close(c, expected, eps=eps)
+    except AssertionError:
+        error = (c - expected).abs().nan_to_num(nan=float("inf"))
+        i, j = divmod(int((error / eps).argmax()), c.shape[1])
+        wrong = int((~(error < eps)).sum())
+        raise AssertionError(
+            f"{wrong} of {c.numel()} cells differ from {name}; worst is ({i}, {j}): "
+            f"{c[i, j]:.9g}, not {expected[i, j]:.9g}, where ±{eps[i, j]:.2g} is allowed"
+        ) from None
+
+
+def memory_of(m, k, n):
+    """Return how many bytes the operands and the proof of such a product take."""
+    return 4 * (m * k + k * n) + 16 * (min(m, 50_000) * k + k * n) + 32 * m * n

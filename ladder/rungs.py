@@ -1,0 +1,69 @@
+"""What a rung of the ladder is, and the list of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+SMALL, FULL = "5x784x10", "50000x784x10"
+
+# Fastmath flags for Numba that let LLVM reorder (and so vectorise) a sum without assuming away
+# NaN and Inf, as the whole of fastmath does.
+ANY_ORDER = {"reassoc", "contract", "nsz"}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to multiply: ``fn(a, b) -> c``, and what the decorator `rung` was told of it."""
+
+    name: str
+    fn: Callable
+    shapes: tuple[str, ...]
+    device: str
+    course: dict[str, float]
+    chapter: str
+    step: Callable[[int, int, int], bool]
+
+    @property
+    def new(self):
+        """What is new in it: the first line of its docstring."""
+        return self.fn.__doc__.strip().partition("\n")[0]
+
+    def before(self, shape):
+        """Return the name of the rung over which this one is a step at ``shape``, or ""."""
+        earlier = [
+            r.name
+            for r in list(RUNGS.values())[: list(RUNGS).index(self.name)]
+            if (r.chapter, r.device) == (self.chapter, self.device)
+        ]
+        return earlier[-1] if earlier and self.step(*map(int, shape.split("x"))) else ""
+
+
+RUNGS: dict[str, Rung] = {}
+
+
+def rung(shapes=(SMALL, FULL), device="cpu", course=None, step=True):
+    """Register the function below as a rung, under its own name, in the order of definition.
+
+    It takes float32 tensors of shapes (M, K) and (K, N) and returns a new one, (M, N); the first
+    line of its docstring says what is new. ``shapes`` are the shapes "MxKxN" on which it is timed
+    (only the small one if it is too slow for the full one), ``device`` is "cpu" or "cuda",
+    ``course`` the notebook's own times in seconds by shape. ``step`` says whether it is a step
+    over the rung above it, or is a function of M, K and N that says so; if not, it starts anew,
+    or runs the same code. Raises ValueError if a rung is written wrongly.
+    """
+    if callable(shapes):  # @rung, without parentheses
+        return rung()(shapes)
+
+    def register(fn):
+        name = fn.__name__
+        if name in RUNGS:
+            raise ValueError(f"two rungs are named {name}: rename one")
+        if not (fn.__doc__ or "").strip():
+            raise ValueError(f"{name}: a rung has a docstring that says what is new")
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f'{name}: the device is "cpu" or "cuda", not {device!r}')
+        chapter = "the course" if fn.__module__ == "kernels" else "beyond the course"
+        is_step = step if callable(step) else lambda m, k, n: step
+        RUNGS[name] = Rung(name, fn, tuple(shapes), device, course or {}, chapter, is_step)
+        return fn
+
+    return register
