@@ -17,10 +17,11 @@ from fastcore.test import test_close as close
 from numba import njit, prange
 
 import kernels
-import rungs
-from bench_fixtures import Product, cases
 from kernels import dot, frobenius
-from rungs import FULL, RUNGS, SMALL, rung
+from ladder import rungs
+from ladder.product import Product
+from ladder.rungs import FULL, RUNGS, SMALL, rung
+from ladder.timing import need_memory
 
 from beyond.microkernel import LANES
 
@@ -96,7 +97,7 @@ LARGER = "9x33x41 15x784x10 16x33x9 20x785x11 300x785x9".split()
 )
 def test_odd_shapes(rung, shape):
     """Twice: another b at the same place gives another result, and leaves the first as it is."""
-    product, fn = Product.random(*map(int, shape.split("x"))), RUNGS[rung].fn
+    product, fn = Product.random(shape), RUNGS[rung].fn
     c = fn(product.a, product.b)
     product.b.neg_()
     product.check(-fn(product.a, product.b))
@@ -106,7 +107,7 @@ def test_odd_shapes(rung, shape):
 @each(CPU)
 def test_strided_operands(fn):
     """Transposed, with steps, expanded."""
-    wide = Product.random(9, 12, 22)
+    wide = Product.random("9x12x22")
     for a, b in [
         (wide.a.T.contiguous().T, wide.b[:, ::2]),
         (wide.a[::3], wide.b.T.contiguous().T),
@@ -119,7 +120,7 @@ def test_strided_operands(fn):
 @each(CPU)
 def test_nan_and_inf_come_through(fn, value):
     """In a row of a and a column of b, among the first k and the last."""
-    product = Product.random(7, 19, 6)
+    product = Product.random("7x19x6")
     for k in 3, 18:
         a, b = product.a.clone(), product.b.clone()
         a[5, k] = b[k, 1] = value
@@ -134,7 +135,7 @@ def test_calls_from_several_threads(request, fn):
     RUNGS["matmul_numba_parallel"].fn(torch.ones(2, 3), torch.ones(3, 4))
     if numba.threading_layer() == "workqueue":
         pytest.skip("Numba's workqueue ends a process in which two threads call it")
-    one = Product.random(6, 784, 100)  # it takes longer than a thread waits for its turn
+    one = Product.random("6x784x100")  # it takes longer than a thread waits for its turn
     products = [one, Product.of(-one.a, one.b), Product.of(one.a, 2 * one.b)]
 
     def right(product):
@@ -250,10 +251,7 @@ def test_rung_without_parentheses(monkeypatch):
 
 # ---- Timed: the rungs --------------------------------------------------------------
 
-CASES = cases("cpu")
 
-
-@pytest.mark.parametrize("rung, shape", CASES)
 def test_rung(time_rung, rung, shape, product):
     time_rung(f"matmul {shape}", rung, product)
 
@@ -261,6 +259,7 @@ def test_rung(time_rung, rung, shape, product):
 @pytest.fixture(scope="module")
 def more_rows(request, full_product):
     """The product of so many rows; made once for all rungs, as the last takes 1.6 GB."""
+    need_memory(4 * request.param * 784)
     return full_product.rows(request.param)
 
 
@@ -301,7 +300,7 @@ def test_read_limit(timed, way, x_train):
         close(np.asarray(result, "f8"), expected, eps=1e-3 * expected.max())
 
     read, total = READS[way]
-    timed("limit", check, read, x_train, limit="read", device="cpu", bytes=x_train.nbytes)
+    timed("limit", check, read, x_train, limit="bytes", device="cpu", work=x_train.nbytes)
 
 
 @njit(parallel=True, fastmath={"contract"})
@@ -321,11 +320,22 @@ def multiply_adds(n, threads):
 
 
 HALVES = torch.full((1024, 1024), 0.5)
-STEPS, THREADS = 200_000, numba.get_num_threads()
-MULTIPLY_ADDS = {  # the function, its arguments, float32 operations, each of its results
-    "torch.matmul": (torch.matmul, (HALVES, HALVES), 2 * 1024**3, 256),
-    "numpy @": (np.matmul, (HALVES.numpy(), HALVES.numpy()), 2 * 1024**3, 256),
-    "registers": (multiply_adds, (STEPS, THREADS), 24 * LANES * STEPS * THREADS, 12 * LANES),
+STEPS = 200_000
+
+
+def in_registers():
+    return multiply_adds(STEPS, numba.get_num_threads())
+
+
+MULTIPLY_ADDS = {  # the function, its arguments, operations of a thread or all, and each result
+    "torch.matmul": (torch.matmul, (HALVES, HALVES), lambda: 2 * 1024**3, 256),
+    "numpy @": (np.matmul, (HALVES.numpy(), HALVES.numpy()), lambda: 2 * 1024**3, 256),
+    "registers": (
+        in_registers,
+        (),
+        lambda: 24 * LANES * STEPS * numba.get_num_threads(),
+        12 * LANES,
+    ),
 }
 
 
@@ -334,6 +344,6 @@ def test_multiply_add_limit(timed, way):
     def check(result):
         assert np.unique(result).tolist() == [expected]
 
-    multiply_adds(1, 1)  # compiles
-    fn, args, flops, expected = MULTIPLY_ADDS[way]
-    timed("limit", check, fn, *args, limit="flops", device="cpu", flops=flops)
+    fn, args, work, expected = MULTIPLY_ADDS[way]
+    fn(*args)  # compiles
+    timed("limit", check, fn, *args, limit="flops", device="cpu", work=work())

@@ -9,9 +9,8 @@ import time
 from signal import Signals
 from types import SimpleNamespace
 
-import pytest
-
 import compare
+import pytest
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 CONFTEST = """

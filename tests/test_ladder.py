@@ -7,12 +7,12 @@ import subprocess
 import sys
 from contextlib import nullcontext
 
-import pytest
-
 import figures
+import pytest
+from rungs import FULL, SMALL
+
 import ladder
 from ladder import BEGIN, END
-from rungs import FULL, SMALL
 
 TABLES = """
 5x784x10        median  the course     step  vs torch  roofline   speed, log scale

@@ -5,9 +5,8 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 import machine
+import pytest
 from bench_fixtures import need_memory
 
 

@@ -14,10 +14,9 @@ from pathlib import Path
 from unittest.mock import Mock
 from urllib.parse import urljoin
 
+import mnist
 import numpy as np
 import pytest
-
-import mnist
 from bench_fixtures import SAMPLE
 from mnist import download_mnist, load_mnist, path_data
 

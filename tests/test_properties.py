@@ -2,10 +2,9 @@
 
 import pytest
 import torch
+from bench_fixtures import Product, has_gpu, skip_if_not_simulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from bench_fixtures import Product, has_gpu, skip_if_not_simulated
 from rungs import RUNGS, SMALL
 
 CPU_NAMES = [name for name, rung in RUNGS.items() if rung.device == "cpu"]

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-import ladder
 from bench_fixtures import SAMPLE, load_once
 from rungs import RUNGS, SMALL, Rung
+
+import ladder
 
 # What the runs within these tests warn of when no test of theirs is under way is no news here.
 pytestmark = pytest.mark.filterwarnings(
