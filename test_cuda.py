@@ -14,12 +14,11 @@ import torch
 from fastcore.test import test_close as close
 
 import kernels
+from beyond import gpu
 from kernels import launch_kernel, matmul_and_copy, matmul_cell
 from ladder.gpu import has_gpu, why_not
 from ladder.product import Product
 from ladder.rungs import RUNGS, SMALL
-
-from beyond import gpu
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]
 

@@ -9,9 +9,8 @@ import torch
 from fastcore.test import test_close as close
 
 import kernels
-from kernels import chunks, fork, rand, seed
-
 from beyond import jump_ahead
+from kernels import chunks, fork, rand, seed
 
 COURSE_SEED = 457428938475
 COURSE_STATE = 4976, 20238, 499

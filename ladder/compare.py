@@ -91,7 +91,9 @@ def commit_of(revision):
     if revision is None:
         if new := git("ls-files", "--others", "--exclude-standard"):
             raise ValueError(f"git doesn't know these files yet, git add them: {new.split()}")
-        return git("-c", "user.name=x", "-c", "user.email=x", "stash", "create") or commit_of("HEAD")
+        return git("-c", "user.name=x", "-c", "user.email=x", "stash", "create") or commit_of(
+            "HEAD"
+        )
     try:
         return git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     except ValueError:
@@ -131,7 +133,7 @@ def run(side, args, only):
     command = [sys.executable, *"-m pytest -q --color=no --benchmark-only".split()]
     command += "-p no:randomly -p no:cacheprovider".split()
     command += [f"--mnist={args.mnist}", f"--benchmark-json={saved}"]
-    command += [f"--benchmark-storage={Path('.benchmarks').resolve().as_uri()}"]
+    command += [f"--benchmark-storage=file://{Path('.benchmarks').resolve()}"]
     command += [f"--benchmark-save=compare_{side.commit[:8]}"]
     command += [f"--shape={shape}" for shape in args.shape]
     command += [*only] if only else ["-k", args.k] if args.k else []
@@ -143,7 +145,9 @@ def run(side, args, only):
         last = "\n".join(done.stdout.splitlines()[-25:])
         raise ValueError(f"the suite fails in {side.name}, status {done.returncode}:\n{last}")
     if saved.exists():
-        for bench in json.loads(saved.read_text(encoding="utf-8") or '{"benchmarks": []}')["benchmarks"]:
+        for bench in json.loads(saved.read_text(encoding="utf-8") or '{"benchmarks": []}')[
+            "benchmarks"
+        ]:
             shortest = max(bench["stats"]["min"], 1e-12)  # a coarse clock may say 0
             side.times.setdefault(bench["fullname"], []).append(shortest)
         saved.unlink()

@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from argparse import ArgumentTypeError
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 
@@ -115,9 +116,8 @@ def about_libraries():
     import numba
     import torch
 
-    from ladder.gpu import has_gpu
-
     from beyond.microkernel import LANES
+    from ladder.gpu import has_gpu
 
     found = {"simd": f"{32 * LANES}-bit SIMD", "libraries": {}}
     found["threads"] = (
@@ -256,7 +256,9 @@ def say(config, line, style=""):
     line = tables.encodable(line, getattr(sys.stdout, "encoding", None))
     if reporter := config.pluginmanager.get_plugin("terminalreporter"):
         reporter.write_line(line, **{style: True} if style else {})
-    else:
+        return
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else nullcontext():
         print(line)
 
 

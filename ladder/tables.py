@@ -33,7 +33,9 @@ def seconds(value):
 
 def size(value, unit):
     """Return a large number with its unit: 1.5e8 bytes are "150 MB"."""
-    scale, prefix = next(p for p in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (0, "")) if value >= p[0])
+    scale, prefix = next(
+        p for p in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (0, "")) if value >= p[0]
+    )
     return f"{digits(value / (scale or 1))} {prefix}{unit}"
 
 
@@ -132,15 +134,13 @@ def sums(run):
 
 
 def not_timed(run):
-    """Yield a line for each reason why rungs were not timed."""
+    """Yield a line for each shape and reason why rungs were not timed."""
     reasons = {}
     for result in run.results:
         if result.reason:
-            named = reasons.setdefault(result.reason, {})
-            named.setdefault(result.rung, []).append(result.shape)
-    for reason, rungs in reasons.items():
-        named = (f"{rung} ({', '.join(shapes)})" for rung, shapes in rungs.items())
-        yield f"not timed: {', '.join(named)}: {reason}"
+            reasons.setdefault((result.shape, result.reason), []).append(result.rung)
+    for (shape, reason), rungs in reasons.items():
+        yield f"not timed at {shape}: {', '.join(rungs)}: {reason}"
 
 
 def marks(results):
