@@ -1,7 +1,7 @@
-"""The operands of the lesson, and the harness that pytest loads with them.
+"""The operands of the lesson; the harness, in the folder ladder, is loaded with them.
 
-`pytest-benchmark compare` imports this file, too, and should not wait for torch: so the lesson
-is imported where it is needed.
+`pytest-benchmark compare` imports this file, too, and should not wait for torch: so what needs
+it is imported late.
 """
 
 import numpy as np
@@ -10,30 +10,29 @@ import pytest
 pytest_plugins = ["ladder.plugin", "pytester"]
 
 
-@pytest.fixture(scope="session")
-def train(mnist):
-    """x_train (50000, 784) and y_train (50000,) as tensors; the sample repeats its rows."""
+def whole(array):
+    """Return a tensor of 50,000 rows; those of the sample are repeated."""
     from torch import tensor
 
-    return [tensor(np.resize(array, (50_000, *array.shape[1:]))) for array in mnist[0]]
+    return tensor(np.resize(array, (50_000, *array.shape[1:])))
 
 
 @pytest.fixture(scope="session")
-def x_train(train):
-    return train[0]
+def x_train(mnist):
+    return whole(mnist[0][0])  # (50000, 784)
 
 
 @pytest.fixture(scope="session")
-def y_train(train):
-    return train[1]
+def y_train(mnist):
+    return whole(mnist[0][1])  # (50000,)
 
 
 @pytest.fixture(scope="session")
 def weights():
-    """(784, 10). The notebook's own are unseeded, so the values of its t1 are others."""
-    import torch
+    """(784, 10). The notebook's are not seeded, and so the values of its t1 are others."""
+    from torch import Generator, randn
 
-    return torch.randn(784, 10, generator=torch.Generator().manual_seed(1))
+    return randn(784, 10, generator=Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +40,7 @@ def m1(mnist):
     from torch import tensor
 
     x_valid, _ = mnist[1]
-    return tensor(x_valid)[:5]
+    return tensor(x_valid[:5])
 
 
 @pytest.fixture(scope="session")

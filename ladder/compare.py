@@ -1,8 +1,7 @@
 """Compare two commits, and don't be fooled by noise.
 
-``python -m ladder compare BASE [NEW] [-k EXPR] [--shape MxKxN]`` runs the benchmarks of both commits
-(NEW: the working tree, if left out) in processes of their own, in the order A B B A, and says of
-each benchmark whether it is faster, slower, the same, or unclear.
+``python -m ladder compare BASE [NEW]`` runs the benchmarks of both commits in processes of their
+own, in the order A B B A, and says of each whether it is faster, slower, the same, or unclear.
 
 The exit status is 1 if something is slower, 0 if nothing is, 2 if it could not be told. The runs
 are kept where ``pytest-benchmark compare`` finds them.
@@ -26,7 +25,7 @@ from ladder.mnist import path_gz
 from ladder.tables import aligned, encodable, seconds, times
 
 WORDS = "same", "unclear", "faster", "slower"
-STEP = 4  # processes of each side, after which those go on that are not clear
+BLOCK = 4  # processes of each side, after which those benchmarks go on that are unclear
 CONFIRMED = 6  # processes of each side, before anything is called faster or slower
 
 
@@ -43,37 +42,21 @@ class Side:
     times: dict = field(default_factory=dict)
 
 
-@dataclass
-class Verdict:
-    """What the processes of both sides say about one benchmark.
+def judge(base, new, threshold):
+    """Return a word for two lists of times, and how many times faster new is, at least and at most.
 
-    ``factor`` is how many times faster the new side is, by the medians; the interval (``low``,
-    ``high``) spans every process of one side over every process of the other, except for the
+    The interval spans every process of one side over every process of the other, except for the
     slowest of each, which something else may have disturbed. Faster and slower mean that all of
-    it is beyond the threshold, on enough processes; the same, that all of it is within.
+    it is beyond the ``threshold`` (0.05 is 5%), on enough processes; the same, that all is within.
     """
-
-    word: str
-    base: float
-    new: float
-    factor: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, base, new, threshold):
-        """Judge two lists of times in seconds, a process each; a ``threshold`` of 0.05 is 5%."""
-        enough = min(len(base), len(new)) >= CONFIRMED
-        base, new = (sorted(x)[: max(1, len(x) - 1)] for x in (base, new))
-        low, high, edge = min(base) / max(new), max(base) / min(new), 1 + threshold
-        word = "unclear"
-        if 1 / edge <= low and high <= edge and len(base) > 1:
-            word = "same"
-        elif enough and high < 1 / edge:
-            word = "slower"
-        elif enough and low > edge:
-            word = "faster"
-        return cls(word, median(base), median(new), median(base) / median(new), low, high)
+    enough = min(len(base), len(new)) >= CONFIRMED
+    base, new = (sorted(x)[: max(1, len(x) - 1)] for x in (base, new))
+    low, high, edge = min(base) / max(new), max(base) / min(new), 1 + threshold
+    if 1 / edge <= low and high <= edge and len(base) > 1:
+        return "same", low, high
+    if enough and (high < 1 / edge or low > edge):
+        return "slower" if high < 1 else "faster", low, high
+    return "unclear", low, high
 
 
 # ---- git ---------------------------------------------------------------------------
@@ -91,9 +74,8 @@ def commit_of(revision):
     if revision is None:
         if new := git("ls-files", "--others", "--exclude-standard"):
             raise ValueError(f"git doesn't know these files yet, git add them: {new.split()}")
-        return git("-c", "user.name=x", "-c", "user.email=x", "stash", "create") or commit_of(
-            "HEAD"
-        )
+        who = "-c", "user.name=compare", "-c", "user.email=compare"
+        return git(*who, "stash", "create") or commit_of("HEAD")
     try:
         return git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     except ValueError:
@@ -103,16 +85,17 @@ def commit_of(revision):
 @contextmanager
 def checked_out(base, new):
     """Yield the two sides, each in a git worktree that is gone afterwards."""
-    prefix = git("rev-parse", "--show-prefix")
+    names, prefix = (
+        (f"base ({base})", f"new ({new or 'working tree'})"),
+        git("rev-parse", "--show-prefix"),
+    )
     commits = commit_of(base), commit_of(new)
     with tempfile.TemporaryDirectory(prefix="compare-", ignore_cleanup_errors=True) as scratch:
-        folders = Path(scratch).resolve() / "base", Path(scratch).resolve() / "new"
+        folders = [Path(scratch).resolve() / side for side in ("base", "new")]
         try:
             for folder, commit in zip(folders, commits, strict=True):
                 git("worktree", "add", "--quiet", "--detach", str(folder), commit)
-            names = f"base ({base})", f"new ({new or 'working tree'})"
-            found = zip(names, commits, folders, strict=True)
-            yield [Side(name, commit, folder / prefix) for name, commit, folder in found]
+            yield list(map(Side, names, commits, [folder / prefix for folder in folders]))
         finally:
             for folder in folders:
                 if folder.exists():
@@ -127,104 +110,87 @@ def run(side, args, only):
 
     ``only`` are the full names of the benchmarks to run; without it, those of ``-k``.
     """
-    saved = side.folder / "compare.json"
-    threads = dict.fromkeys(("OMP", "MKL", "OPENBLAS", "NUMBA"), str(cores()[0]))
-    env = {f"{library}_NUM_THREADS": n for library, n in threads.items()} | {**os.environ}
+    saved, storage = side.folder / "compare.json", Path(".benchmarks").resolve()
+    libraries = [f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")]
+    env = dict.fromkeys(libraries, str(cores()[0])) | os.environ | {"PYTEST_ADDOPTS": ""}
     command = [sys.executable, *"-m pytest -q --color=no --benchmark-only".split()]
     command += "-p no:randomly -p no:cacheprovider".split()
-    command += [f"--mnist={args.mnist}", f"--benchmark-json={saved}"]
-    command += [f"--benchmark-storage=file://{Path('.benchmarks').resolve()}"]
+    command += [f"--mnist={args.mnist}", *(f"--shape={shape}" for shape in args.shape)]
+    command += [f"--benchmark-json={saved}", f"--benchmark-storage=file://{storage}"]
     command += [f"--benchmark-save=compare_{side.commit[:8]}"]
-    command += [f"--shape={shape}" for shape in args.shape]
-    command += [*only] if only else ["-k", args.k] if args.k else []
+    command += only or (["-k", args.k] if args.k else [])
     done = subprocess.run(
-        command, cwd=side.folder, env=env | {"PYTEST_ADDOPTS": ""}, text=True, errors="replace",
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command, cwd=side.folder, env=env, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
     if done.returncode not in (0, 5):  # 5: no tests
         last = "\n".join(done.stdout.splitlines()[-25:])
         raise ValueError(f"the suite fails in {side.name}, status {done.returncode}:\n{last}")
-    if saved.exists():
-        for bench in json.loads(saved.read_text(encoding="utf-8") or '{"benchmarks": []}')[
-            "benchmarks"
-        ]:
-            shortest = max(bench["stats"]["min"], 1e-12)  # a coarse clock may say 0
-            side.times.setdefault(bench["fullname"], []).append(shortest)
-        saved.unlink()
+    text = saved.read_text(encoding="utf-8") if saved.exists() else ""
+    for bench in json.loads(text)["benchmarks"] if text else []:
+        shortest = max(bench["stats"]["min"], 1e-12)  # a coarse clock may say 0
+        side.times.setdefault(bench["fullname"], []).append(shortest)
+    saved.unlink(missing_ok=True)
 
 
-def verdicts(sides, threshold):
-    """Return ``{benchmark: Verdict}`` of what both sides have."""
-    base, new = sides
-    both = [name for name in base.times if name in new.times]
-    return {name: Verdict.of(base.times[name], new.times[name], threshold) for name in both}
+def verdicts(sides, args):
+    """Return ``{benchmark: (word, low, high)}`` of what both sides have."""
+    base, new = (side.times for side in sides)
+    return {x: judge(base[x], new[x], args.threshold / 100) for x in base if x in new}
 
 
 def compare(sides, args, tell):
     """Run both sides in turns until no benchmark is unclear, or all have had their processes."""
     base, new = sides
-    only, rounds = (), 0
-    while rounds < args.max_runs:
-        for _ in range(STEP // 2):
-            for side in base, new, new, base:
-                start = time.monotonic()
-                run(side, args, only)
-                if not base.times:
-                    raise ValueError(f"no benchmark ran: -k {args.k!r} selects none")
-                if not only and side is base and not rounds and not new.times:
-                    each = time.monotonic() - start
-                    tell(
-                        f"{len(base.times)} benchmarks, {each:.0f} s a process: about "
-                        f"{2 * STEP * each:.0f} s, and up to {2 * args.max_runs * each:.0f} s "
-                        "for what stays unclear"
-                    )
-        rounds += STEP
-        found = verdicts(sides, args.threshold)
-        only = [name for name, verdict in found.items() if verdict.word == "unclear"]
+    only, found, start = [], {}, time.monotonic()
+    for done in range(BLOCK, args.max_runs + BLOCK, BLOCK):
+        for side in (base, new, new, base) * (BLOCK // 2):
+            run(side, args, only)
+            if not base.times:
+                raise ValueError(f"no benchmark ran: -k {args.k!r} selects none")
+            if not new.times and side is base:
+                each = time.monotonic() - start
+                least, most = (2 * each * runs for runs in (BLOCK, args.max_runs))
+                tell(f"{len(base.times)} benchmarks: {least:.0f} s, or {most:.0f} s if unclear")
+        found = verdicts(sides, args)
+        only = [name for name, (word, *_) in found.items() if word == "unclear"]
+        tell(f"{done} processes of each side: {len(only)} of {len(found)} are unclear")
         if not only:
             break
-        tell(f"after {rounds} processes of each side, {len(only)} of {len(found)} are unclear")
-    return verdicts(sides, args.threshold)
+    return found
 
 
 def table(found, sides):
     """Yield the lines of the result, the slower ones last, where they are seen."""
-    rows = [("benchmark", "base", "new", "speed", "interval", "verdict")]
-    for name, v in sorted(found.items(), key=lambda item: WORDS.index(item[1].word)):
-        interval = f"{times(v.low)} to {times(v.high)}"
-        name = name.rpartition("::")[2]
-        rows.append((name, seconds(v.base), seconds(v.new), times(v.factor), interval, v.word))
+    base, new = (side.times for side in sides)
+    rows = [("benchmark", "base", "new", "speed", "at least", "at most", "verdict")]
+    for name, (word, *interval) in sorted(found.items(), key=lambda x: WORDS.index(x[1][0])):
+        old, now = median(base[name]), median(new[name])
+        speeds = map(times, (old / now, *interval))
+        rows.append((name.rpartition("::")[2], seconds(old), seconds(now), *speeds, word))
     yield from aligned(rows)
-    for side, other in sides, sides[::-1]:
-        for name in side.times.keys() - other.times.keys():
-            yield f"{name.rpartition('::')[2]}: only in {side.name}"
+    for side, other in (sides[0], new), (sides[1], base):
+        yield from (
+            f"{x.rpartition('::')[2]}: only in {side.name}" for x in side.times if x not in other
+        )
     yield "×2 is twice as fast as base, ÷2 half as fast"
-    yield ", ".join(f"{sum(v.word == word for v in found.values())} {word}" for word in WORDS)
-
-
-def percentage(text):
-    value = float(text.removesuffix("%")) / 100
-    if not 0 < value < 10:
-        raise ValueError
-    return value
+    words = [word for word, *_ in found.values()]
+    yield ", ".join(f"{words.count(word)} {word}" for word in WORDS)
 
 
 def main(argv):
     parser = argparse.ArgumentParser(
         prog="python -m ladder compare", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("base", metavar="BASE", help="the commit to compare with")
-    parser.add_argument("new", metavar="NEW", nargs="?", help="(default: the working tree)")
-    parser.add_argument("-k", metavar="EXPR", help="which benchmarks, as for pytest")
-    parser.add_argument("--shape", action="append", default=[], help="MxKxN, as for pytest")
-    parser.add_argument(
-        "--threshold", type=percentage, default="5%", help="what is no difference yet (5%%)"
-    )
-    parser.add_argument(
-        "--max-runs", type=int, default=16, help="processes of each side for what is unclear (16)"
-    )
+    add = parser.add_argument
+    add("base", metavar="BASE", help="the commit to compare with")
+    add("new", metavar="NEW", nargs="?", help="the new commit (default: the working tree)")
+    add("-k", metavar="EXPR", help="which benchmarks, as for pytest")
+    add("--shape", metavar="MxKxN", action="append", default=[], help="as for pytest")
     data = str(path_gz) if path_gz.exists() else "sample"
-    parser.add_argument("--mnist", default=data, help="the data, as for pytest")
+    add("--mnist", metavar="PATH", default=data, help="the data, as for pytest")
+    add("--threshold", metavar="%", type=float, default=5, help="what is no difference yet (5)")
+    add("--max-runs", type=int, default=16, help="processes of each side if unclear (16)")
     args = parser.parse_args(argv)
 
     def tell(text):
@@ -239,4 +205,4 @@ def main(argv):
     except KeyboardInterrupt:
         tell("stopped; the runs so far are kept")
         return 2
-    return int(any(verdict.word == "slower" for verdict in found.values()))
+    return int(any(word == "slower" for word, *_ in found.values()))

@@ -3,35 +3,32 @@
 import os
 from pathlib import Path
 
-from ladder.tables import machine, seconds
+from ladder.tables import machine, seconds, time_of
 
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#595959"  # colour-blind-safe, and apart in grey
+BLUE, ORANGE, *_ = COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7"  # colour-blind-safe
+GREY = "#595959"
 DEVICES = {"cpu": ("CPU", BLUE, "", "--"), "cuda": ("GPU", ORANGE, "///", ":")}
 
 
 def draw_run(run, folder):
     """Draw a `Run` into a folder that exists, as PNG; return the names of the files."""
-    drawn = [save(draw_ladder, (run,), folder, "ladder.png")] if run.shapes else []
-    return drawn + ([save(draw_rows, (run,), folder, "rows.png")] if run.rows else [])
+    drawn = [save(draw_ladder, run, folder, "ladder.png")] if run.shapes else []
+    return drawn + ([save(draw_rows, run, folder, "rows.png")] if run.rows else [])
 
 
 def draw_lesson(digit, numbers, folder):
-    """Draw a digit (784,), fifty random numbers and the histogram of all; return the files' names."""
-    return [
-        save(draw_digit, (digit.reshape(28, 28),), folder, "digit.png"),
-        save(draw_rand, (numbers[:50],), folder, "rand.png"),
-        save(draw_histogram, (numbers,), folder, "histogram.png"),
-    ]
+    """Draw what the course draws, a digit (784,) and random numbers; return the file's name."""
+    return save(draw_digit_and_numbers, (digit, numbers), folder, "lesson.png")
 
 
-def save(draw, args, folder, name):
+def save(draw, what, folder, name):
     os.environ["MPLBACKEND"] = "agg"  # and not that of the notebook which started this shell
     import matplotlib.style
     from matplotlib.figure import Figure
 
     with matplotlib.style.context("default", after_reset=True):
         figure = Figure(layout="constrained")
-        draw(figure, *args)
+        draw(figure, what)
         figure.savefig(Path(folder) / name, dpi=120)
     return name
 
@@ -42,9 +39,8 @@ def tick(value, _):
 
 def caption(figure, run):
     facts = machine(run)
-    half = len(facts) // 2
-    text = "\n".join([", ".join(facts[:half]), ", ".join(facts[half:])])
-    figure.supxlabel(text, size=7, color=GREY)
+    halves = facts[: len(facts) // 2], facts[len(facts) // 2 :]
+    figure.supxlabel("\n".join(map(", ".join, halves)), size=7, color=GREY)
 
 
 def draw_ladder(figure, run):
@@ -54,13 +50,10 @@ def draw_ladder(figure, run):
     panels = figure.subplots(len(run.shapes), squeeze=False, height_ratios=heights)[:, 0]
     for axes, shape in zip(panels, run.shapes, strict=True):
         results = run.timed(shape)
-        limits = {
-            r.device: max(run.bounds(r).items(), key=lambda b: b[1])
-            for r in results
-            if run.bounds(r)
-        }
+        bounds = {r.device: [(s, kind) for kind, (s, _) in run.bounds(r).items()] for r in results}
+        limits = {device: max(found) for device, found in bounds.items() if found}
         times = [r.median for r in results] + [r.course for r in results if r.course]
-        slow, fast = max(times), min([*times, *(limit for _, limit in limits.values())])
+        slow, fast = max(times), min([*times, *(limit for limit, _ in limits.values())])
         edge = slow * (slow / fast) ** 0.02
         for y, result in enumerate(results):
             _, colour, hatch, _ = DEVICES[result.device]
@@ -70,18 +63,14 @@ def draw_ladder(figure, run):
                 axes.plot(result.course, y, "D", color="white", markeredgecolor="black", ms=5)
             if y and result.chapter != results[y - 1].chapter:
                 axes.axhline(y - 0.5, color=GREY, linewidth=0.8)
-        for device, (kind, limit) in limits.items():
+        for row, (device, (limit, kind)) in enumerate(limits.items()):
             name, _, _, dash = DEVICES[device]
             axes.axvline(limit, color="black", linestyle=dash, linewidth=1.2)
             text = f"{kind} limit of the {name}: {seconds(limit)} "
-            axes.text(limit, -0.9, text, ha="right", size=8)
-        labels = [f"{r.rung}  {seconds(r.median)}{r.doubt or ' '}" for r in results]
-        axes.set_yticks(range(len(results)), labels, size=8)
-        axes.set(
-            xscale="log",
-            xlim=(edge, fast / (slow / fast) ** 0.03),
-            ylim=(len(results) - 0.4, -1.6),
-        )
+            axes.text(limit, -0.9 - 0.8 * row, text, ha="right", size=8)
+        axes.set_yticks(range(len(results)), [f"{r.rung}  {time_of(r)}" for r in results], size=8)
+        axes.set(xscale="log", ylim=(len(results) - 0.4, -2.2))
+        axes.set_xlim(edge, fast / (slow / fast) ** 0.03)
         marks = "; ◇ the course's time" if any(r.course for r in results) else ""
         what = f"{shape.replace('x', ' × ')}: time of one call; a longer bar is faster{marks}"
         axes.set_title(what, loc="left", size=10)
@@ -98,19 +87,17 @@ def draw_rows(figure, run):
     rungs, limits = {}, {}
     for result in sorted(run.rows, key=lambda result: result.flops):
         rows = int(result.shape.partition("x")[0])
-        rungs.setdefault(result.rung, []).append((rows, result))
-        for kind, limit in run.bounds(result).items():
-            limits.setdefault(kind, {})[rows] = limit
-    colours = BLUE, ORANGE, "#009e73", "#cc79a7"
-    for n, (rung, points) in enumerate(rungs.items()):
-        style = {"color": colours[n % 4], "marker": "os^v"[n % 4]}
-        axes.plot([x for x, _ in points], [r.median for _, r in points], label=rung, **style)
-        noisy = [(x, r.median) for x, r in points if r.doubt]
-        if noisy:
-            axes.plot(*zip(*noisy, strict=True), style["marker"], mfc="white", mec=style["color"])
+        rungs.setdefault(result.rung, []).append((rows, result.median, result.doubt))
+        for kind, (limit, _) in run.bounds(result).items():
+            limits.setdefault(kind, []).append((rows, limit))
+    for (rung, points), colour, marker in zip(rungs.items(), COLOURS, "os^v", strict=False):
+        style = {"color": colour, "marker": marker}
+        axes.plot(*zip(*(point[:2] for point in points), strict=True), label=rung, **style)
+        for x, y, _ in (point for point in points if point[2]):
+            axes.plot(x, y, markerfacecolor="white", **style)
     for kind, points in limits.items():
         dash = "--" if kind == "memory" else ":"
-        axes.plot(*zip(*points.items(), strict=True), color="black", ls=dash, label=f"{kind} limit")
+        axes.plot(*zip(*points, strict=True), color="black", ls=dash, label=f"{kind} limit")
     axes.set(xscale="log", yscale="log", xlabel="rows × 784 × 10")
     axes.yaxis.set_major_formatter(tick)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -119,21 +106,13 @@ def draw_rows(figure, run):
     caption(figure, run)
 
 
-def draw_digit(figure, image):
-    figure.set_size_inches(3, 3.2)
-    figure.subplots().imshow(image, cmap="gray")
-
-
-def draw_rand(figure, numbers):
-    figure.set_size_inches(6, 3.4)
-    axes = figure.subplots()
-    axes.plot(numbers, marker=".")
-    axes.set(ylim=(-0.03, 1.03), xlabel="number drawn", ylabel="rand()")
-
-
-def draw_histogram(figure, numbers):
-    figure.set_size_inches(6, 3.4)
-    axes = figure.subplots()
-    axes.hist(numbers, range=(0, 1), edgecolor="white")
-    axes.axhline(len(numbers) / 10, color="black", linestyle="--", linewidth=1)
-    axes.set(xlabel="rand()", ylabel="count (dashed: expected)")
+def draw_digit_and_numbers(figure, what):
+    digit, numbers = what
+    figure.set_size_inches(9, 3)
+    image, line, histogram = figure.subplots(1, 3)
+    image.imshow(digit.reshape(28, 28), cmap="gray")
+    line.plot(numbers[:50], marker=".")
+    line.set(ylim=(-0.03, 1.03), title="50 random numbers")
+    histogram.hist(numbers, range=(0, 1), edgecolor="white")
+    histogram.axhline(len(numbers) / 10, color="black", linestyle="--", linewidth=1)
+    histogram.set(title=f"{len(numbers):,} of them; dashed: expected")

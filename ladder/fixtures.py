@@ -21,10 +21,8 @@ def mnist(request):
     try:
         return load_once(path)
     except (OSError, ValueError) as error:
-        pytest.exit(
-            f"{error}\n{path} was {why}. Give another file, or run with --mnist=sample.",
-            returncode=pytest.ExitCode.USAGE_ERROR,
-        )
+        advice = f"{path} was {why}. Give another file, or run with --mnist=sample."
+        pytest.exit(f"{error}\n{advice}", pytest.ExitCode.USAGE_ERROR)
 
 
 @pytest.fixture(scope="session")

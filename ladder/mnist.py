@@ -15,10 +15,8 @@ import numpy as np
 path_data = Path(__file__).parent.parent / "data"
 path_gz = path_data / "mnist.pkl.gz"
 path_sample = path_data / "mnist-sample.pkl.gz"
-MNIST_URL = (
-    "https://github.com/mnielsen/neural-networks-and-deep-learning"
-    "/blob/master/data/mnist.pkl.gz?raw=true"
-)
+REPOSITORY = "https://github.com/mnielsen/neural-networks-and-deep-learning"
+MNIST_URL = f"{REPOSITORY}/blob/master/data/mnist.pkl.gz?raw=true"
 MNIST_BYTES = 17_051_982
 MNIST_BLOB = "059aba0d982e20e2ac125a3a59d89c3c2cd8b28a"  # as `git hash-object` says
 UNPACKED_LIMIT = 2**30  # bytes
@@ -74,13 +72,8 @@ class ArrayUnpickler(pickle.Unpickler):
     From "Restricting Globals" in the documentation of Python's pickle module.
     """
 
-    NAMES = {
-        "numpy._core.multiarray._reconstruct",
-        "numpy._core.numeric._frombuffer",
-        "numpy.ndarray",
-        "numpy.dtype",
-        "_codecs.encode",
-    }
+    NAMES = {"numpy.ndarray", "numpy.dtype", "_codecs.encode"}
+    NAMES |= {"numpy._core.multiarray._reconstruct", "numpy._core.numeric._frombuffer"}
 
     def find_class(self, module, name):
         module = module.replace("numpy.core.", "numpy._core.")  # before numpy 2
@@ -105,22 +98,18 @@ def load_mnist(path):
         parts = ArrayUnpickler(BytesIO(pickled), encoding="latin-1").load()
         return tuple(_checked(*p) for p in zip(("train", "valid", "test"), parts, strict=True))
     except Exception as error:
-        raise ValueError(
-            f"{path}: damaged, or not MNIST as the course has it "
-            f"({type(error).__name__}: {str(error)[:200]})"
-        ) from error
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise ValueError(f"{path}: damaged, or not MNIST as the course has it ({what})") from error
 
 
 def _checked(part, arrays):
     """Return the images and labels of a part, contiguous and writeable, if they are MNIST."""
     x, y = (np.require(z, z.dtype.newbyteorder("="), "CW") for z in arrays)
-    n = len(x)
-    if x.dtype != np.float32 or x.shape != (n, 784) or n < 5:
-        raise ValueError(f"x_{part} is {x.dtype} {x.shape}, not float32 (5 or more, 784)")
-    if y.dtype != np.int64 or y.shape != (n,):
-        raise ValueError(f"y_{part} is {y.dtype} {y.shape}, not int64 ({n},)")
-    if not (x.min() >= 0 and x.max() < 1):
-        raise ValueError(f"x_{part} has values outside of [0, 1)")
-    if not (y.min() >= 0 and y.max() <= 9):
-        raise ValueError(f"y_{part} has labels other than 0 to 9")
+    n = max(5, len(x))
+    expected = {"x": (x, np.float32, (n, 784), 1), "y": (y, np.int64, (n,), 10)}
+    for name, (z, dtype, shape, end) in expected.items():
+        if z.dtype != dtype or z.shape != shape or not (z.min() >= 0 and z.max() < end):
+            found = f"{z.dtype} {z.shape}, {z.min()} to {z.max()}" if z.size else f"empty {z.shape}"
+            want = f"{np.dtype(dtype)} {shape}, 0 or more and below {end}"
+            raise ValueError(f"{name}_{part} is {found}, not {want}")
     return x, y

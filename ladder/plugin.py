@@ -9,8 +9,8 @@ import sys
 import traceback
 import warnings
 from argparse import ArgumentTypeError
-from contextlib import nullcontext
-from importlib import metadata
+from contextlib import nullcontext, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -22,19 +22,18 @@ from ladder.rungs import RUNGS
 
 LIBRARIES = "torch", "numba", "numba-cuda", "numpy", "fastcore", "pytest-benchmark"
 LADDER = "test_rung", "test_read_limit", "test_multiply_add_limit"
-chosen_data, facts, news, untimed, shown = (pytest.StashKey() for _ in range(5))
+chosen_data, suite, news, untimed, summarized = (pytest.StashKey() for _ in range(5))
 
 
 def pytest_addoption(parser):
-    group = parser.getgroup("matmul from the foundations")
-    group.addoption(
+    parser.addoption(
         "--mnist",
         default="auto",
         metavar="auto|sample|PATH",
         help="the data: auto takes data/mnist.pkl.gz, or else downloads it there, or "
         "else takes the embedded sample (default: auto)",
     )
-    group.addoption(
+    parser.addoption(
         "--shape",
         action="append",
         default=[],
@@ -42,9 +41,7 @@ def pytest_addoption(parser):
         metavar="MxKxN",
         help="make a ladder of this shape, instead of those of the course; may be repeated",
     )
-    group.addoption(
-        "--figures", metavar="DIR", help="draw the ladder, and what the course draws, there"
-    )
+    parser.addoption("--figures", metavar="DIR", help="draw the ladder and the lesson there")
 
 
 def shape(text):
@@ -59,28 +56,30 @@ def pytest_configure(config):
         raise pytest.UsageError("python -O drops assert, and with it every check")
     if config.getoption("forked", False):
         raise pytest.UsageError("--forked would hang: torch's threads don't survive a fork")
+    here = config.invocation_params.dir
     try:
         if folder := config.getoption("figures"):
-            (config.invocation_params.dir / folder).mkdir(parents=True, exist_ok=True)
-        choice = config.getoption("mnist")
-        config.stash[chosen_data] = find_mnist(choice, config.invocation_params.dir)
+            (here / folder).mkdir(parents=True, exist_ok=True)
+        config.stash[chosen_data] = find_mnist(config.getoption("mnist"), here)
     except (OSError, ValueError) as error:
         raise pytest.UsageError(str(error)) from None
     cores, why = machine.cores()
-    config.stash[facts] = {
+    about = config.stash[suite] = {
         "data": config.stash[chosen_data][0].name,
-        "cores": f"{cores} ({why})",
+        "cores": cores,
+        "why": why,
         "settings": machine.settings(),
-        "load": getattr(os, "getloadavg", lambda: [0.0])()[0],
     }
-    machine.limit_threads(cores)
     config.stash[untimed] = {}
+    machine.limit_threads(cores)
     with warnings.catch_warnings(record=True) as caught:
         import_rungs()
     config.stash[news] = [str(warning.message).partition("\n")[0] for warning in caught]
     config.pluginmanager.import_plugin("ladder.fixtures")
-    config.stash[facts] |= about_libraries()
-    if config.pluginmanager.has_plugin("warnings"):  # no news: what fails is not timed
+    about |= libraries()
+    if config.pluginmanager.has_plugin(
+        "warnings"
+    ):  # no news: where a check fails, nothing is timed
         config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
 
 
@@ -92,58 +91,48 @@ def import_rungs():
             os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")  # read when Numba is imported
         import numba
 
-        if numba.config.DISABLE_JIT:
-            raise pytest.UsageError("NUMBA_DISABLE_JIT is set: no rung could be compiled")
         import beyond  # noqa: F401
     except Exception as error:  # whoever writes a rung makes mistakes
-        if isinstance(error, pytest.UsageError):
-            raise
-        raise pytest.UsageError(f"{place_of(error)}: {type(error).__name__}: {error}") from None
+        place = f"{place_of(error)}: {type(error).__name__}"
+        raise pytest.UsageError(f"{place}: {error}") from None
+    if numba.config.DISABLE_JIT:
+        raise pytest.UsageError("NUMBA_DISABLE_JIT is set: no rung could be compiled")
 
 
 def place_of(error):
     """Return the file and the line, of this project, in which an import failed."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
-    here = str(Path(__file__).parent.parent)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(here)]
-    frame = [f for f in frames if "site-packages" not in f.filename][-1]
+    root = Path(__file__).parent.parent
+    ours = {root, root / "beyond", root / "ladder"}
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = [frame for frame in frames if Path(frame.filename).parent in ours][-1]
     return f"{frame.filename}:{frame.lineno}"
 
 
-def about_libraries():
-    """Return what is known of the libraries once they are imported."""
+def libraries():
+    """Return what a run says of the libraries, once they are imported."""
     import numba
     import torch
 
     from beyond.microkernel import LANES
     from ladder.gpu import has_gpu
 
-    found = {"simd": f"{32 * LANES}-bit SIMD", "libraries": {}}
-    found["threads"] = (
-        f"threads: torch {torch.get_num_threads()}, numba {numba.config.NUMBA_NUM_THREADS}"
-    )
+    versions = {}
     for name in LIBRARIES:
-        try:
-            found["libraries"][name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            pass
-    if has_gpu():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    threads = f"torch {torch.get_num_threads()}, numba {numba.config.NUMBA_NUM_THREADS} threads"
+    gpu = {"gpu": torch.cuda.get_device_name()} if has_gpu() else {}
+    return {"simd": f"{32 * LANES}-bit SIMD", "threads": threads, "libraries": versions} | gpu
 
 
 def pytest_report_header(config):
-    known, (path, why) = config.stash[facts], config.stash[chosen_data]
-    gpu = known.get("gpu", "none; its rungs are tested in Numba's simulator, and not timed")
-    lines = [
-        f"mnist: {path} ({why})",
-        f"gpu: {gpu}",
-        f"cores: {known['cores']}; {known['threads']}; {known['simd']}",
-    ]
-    if known["settings"]:
-        lines.append("set: " + " ".join(f"{k}={v}" for k, v in known["settings"].items()))
-    return lines
+    about, (path, why) = config.stash[suite], config.stash[chosen_data]
+    gpu = about.get("gpu", "none; its rungs are tested in Numba's simulator, and not timed")
+    cpu = f"{about['cores']} cores ({about['why']}), {about['threads']}, {about['simd']}"
+    lines = [f"mnist: {path} ({why})", f"gpu: {gpu}", f"cpu: {cpu}"]
+    return lines + [f"set: {name}={value}" for name, value in about["settings"].items()]
 
 
 # ---- What is collected -------------------------------------------------------------
@@ -163,13 +152,13 @@ def pytest_generate_tests(metafunc):
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     """Deselect what times nothing, instead of skipping it; and for --shape all but the ladder."""
-    kept = items[:]
-    if config.getoption("benchmark_only") or config.getoption("shape"):
-        kept = [item for item in items if "benchmark" in item.fixturenames]
-    if config.getoption("shape"):
+    kept, own = items[:], config.getoption("shape")
+    if own or config.getoption("benchmark_only"):
+        kept = [item for item in kept if "benchmark" in item.fixturenames]
+    if own:
         kept = [item for item in kept if item.originalname in LADDER]
-    if dropped := set(items) - set(kept):
-        config.hook.pytest_deselected(items=[*dropped])
+    if dropped := [item for item in items if item not in kept]:
+        config.hook.pytest_deselected(items=dropped)
     items[:] = kept
 
 
@@ -182,21 +171,15 @@ def pytest_runtest_makereport(item, call):
     report = yield
     if getattr(item, "originalname", "") == "test_rung" and "time_rung" in item.fixturenames:
         name, shape = (item.callspec.params[key] for key in ("rung", "shape"))
-        result = Result.of(RUNGS[name], shape, list(RUNGS).index(name))
+        result = Result.of(RUNGS[name], shape)
         if report.skipped:
             result.reason = report.longrepr[2].removeprefix("Skipped: ")
         elif report.failed:
-            error = call.excinfo
-            result.reason = f"it failed: {error.typename}: {error.value}".partition("\n")[0]
+            what = f"{call.excinfo.typename}: {call.excinfo.value}"
+            result.reason = f"it failed: {what}".partition("\n")[0]
         if result.reason or report.when == "call":
             item.config.stash[untimed][name, shape] = result
     return report
-
-
-def what_was_measured(config):
-    """Return what a run adds to pytest-benchmark's JSON."""
-    skipped = [result.written() for result in config.stash[untimed].values() if result.reason]
-    return {"suite": config.stash[facts], "skipped": skipped}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -207,7 +190,8 @@ def pytest_benchmark_update_machine_info(machine_info):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config, output_json):
-    output_json |= what_was_measured(config)
+    skipped = [result.written() for result in config.stash[untimed].values() if result.reason]
+    output_json |= {"suite": config.stash[suite], "skipped": skipped}
     if not config.getoption("benchmark_save_data"):
         for bench in output_json["benchmarks"]:
             bench["stats"].pop("data", None)
@@ -215,24 +199,22 @@ def pytest_benchmark_update_json(config, output_json):
 
 def summarize(config):
     """Say once, and draw, what the run has measured, whatever else has failed."""
-    if config.stash.get(shown, False):
+    if config.stash.setdefault(summarized, False):
         return
-    config.stash[shown] = True
-    session = config._benchmarksession
-    found = [b for b in session.benchmarks if b and not b.has_error]
-    saved = {"benchmarks": [b.as_dict(include_data=False, flat=False) for b in found]}
-    run = Run(saved | what_was_measured(config))
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    config.stash[summarized] = True
+    session, folder = config._benchmarksession, config.getoption("figures")
+    found = [bench for bench in session.benchmarks if bench and not bench.has_error]
+    saved = {"benchmarks": [bench.as_dict(include_data=False, flat=False) for bench in found]}
+    pytest_benchmark_update_json(config, saved)
+    if folder and found:
+        saved["machine_info"] = session.get_machine_info()
+    run, reporter = Run(saved), config.pluginmanager.get_plugin("terminalreporter")
     columns = reporter._tw.fullwidth if reporter else 100
-    for line, style in tables.report(run, columns, config.getoption("verbose") > 0):
+    for line, style in tables.report(run, columns, config.getoption("verbose", 0) > 0):
         say(config, line, style)
-    busy = config.stash[facts]["load"] > max(1, int(config.stash[facts]["cores"].split()[0]) / 2)
-    if busy and run.shapes:
-        say(config, "Something else was running when this began: expect times that are too long.")
     for line in config.stash[news]:
         say(config, f"a library says: {line}")
-    if (folder := config.getoption("figures")) and run.shapes:
-        run.saved["machine_info"] = session.get_machine_info()
+    if folder:
         say(config, draw(config, run, config.invocation_params.dir / folder))
 
 
@@ -246,10 +228,11 @@ def draw(config, run, folder):
         (x_train, _), *_ = load_once(config.stash[chosen_data][0])
         seed(457428938475)
         numbers = [rand() for _ in range(10_000)]
-        names = figures.draw_run(run, folder) + figures.draw_lesson(x_train[0], numbers, folder)
+        names = figures.draw_run(run, folder)
+        names += [figures.draw_lesson(x_train[0], numbers, folder)]
         return f"drawn in {folder}: {', '.join(names)}"
     except Exception as error:  # the times matter more than their picture
-        return f"not drawn: {type(error).__name__}: {error}".replace("\n", " ")
+        return f"not drawn: {type(error).__name__}: {error}".partition("\n")[0]
 
 
 def say(config, line, style=""):
@@ -270,8 +253,8 @@ def pytest_sessionfinish(session):
         say(session.config, f"ERROR: this run could not be saved: {error}", "red")
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
     finally:  # where pytest doesn't come to its summary
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-        if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR or not reporter:
+        terminal = session.config.pluginmanager.has_plugin("terminalreporter")
+        if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR or not terminal:
             summarize(session.config)
 
 

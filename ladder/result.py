@@ -5,12 +5,13 @@ import math
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 NOISY = 0.1  # of the median: the interquartile range, or the time that threads waited for a core
 MEASURED = "median", "iqr", "rounds"
 
 
-@dataclass
+@dataclass(eq=False)
 class Result:
     """One rung on one shape in a run: its times, or the reason why it was not timed."""
 
@@ -32,21 +33,12 @@ class Result:
     reason: str = ""
 
     @classmethod
-    def of(cls, rung, shape, order):
+    def of(cls, rung, shape):
         """Return the record of a `Rung` on a shape "MxKxN" before anything is measured."""
         m, k, n = map(int, shape.split("x"))
-        return cls(
-            rung.name,
-            shape,
-            order,
-            rung.device,
-            rung.chapter,
-            rung.new,
-            rung.before(shape),
-            rung.course.get(shape),
-            flops=2 * m * k * n,
-            bytes=4 * (m * k + k * n + m * n),
-        )
+        work = 2 * m * k * n, 4 * (m * k + k * n + m * n)
+        place = rung.order, rung.device, rung.chapter, rung.new, rung.before(shape)
+        return cls(rung.name, shape, *place, (rung.course or {}).get(shape), *work)
 
     def written(self):
         """Return what pytest-benchmark saves of it as ``extra_info``, beside its own statistics."""
@@ -56,8 +48,8 @@ class Result:
     def read(cls, saved, stats):
         """Return the record that `written` and pytest-benchmark saved."""
         known = {field.name for field in fields(cls)}
-        saved = {key: value for key, value in saved.items() if key in known}
-        return cls(**saved | {key: stats[key] for key in MEASURED if key in stats})
+        measured = {key: stats[key] for key in MEASURED if key in stats}
+        return cls(**{key: saved[key] for key in saved if key in known} | measured)
 
     @property
     def doubt(self):
@@ -65,33 +57,22 @@ class Result:
         noisy = self.iqr > NOISY * self.median or self.waited > NOISY
         return "*" if self.rounds == 1 else "?" if noisy else ""
 
-    @property
-    def per_operation(self):
-        """The seconds for one multiplication and addition."""
-        return 2 * self.median / self.flops
 
+class Limit(NamedTuple):
+    """What the machine reaches, one way of measuring it."""
 
-@dataclass
-class Limit:
-    """A rate that the machine reaches: bytes read from memory, or operations, a second."""
-
-    way: str
-    kind: str  # "bytes" or "flops"
     device: str
-    work: int
-    median: float
-
-    @property
-    def rate(self):
-        return self.work / self.median
+    kind: str  # "bytes" read from memory, or "flops"
+    way: str
+    work: int  # bytes, or operations
+    rate: float  # a second
 
 
 class Run:
     """What one run of pytest measured, from the dict that pytest-benchmark saves as JSON."""
 
     def __init__(self, saved):
-        self.saved = saved
-        self.suite = saved.get("suite", {})
+        self.saved, self.suite = saved, saved.get("suite", {})
         self.results, self.rows, self.limits, self.others = [], [], [], []
         for bench in saved["benchmarks"]:
             info, stats = bench["extra_info"], bench["stats"]
@@ -99,13 +80,13 @@ class Run:
                 found = self.rows if bench["group"] == "rows" else self.results
                 found.append(Result.read(info, stats))
             elif "limit" in info:
-                way = re.sub(r".*\[(.*)\]", r"\1", bench["name"])
-                work = info["limit"], info["device"], info["work"]
-                self.limits.append(Limit(way, *work, stats["median"]))
+                way, rate = re.sub(r".*\[|\]", "", bench["name"]), info["work"] / stats["median"]
+                self.limits.append(Limit(info["device"], info["limit"], way, info["work"], rate))
             elif "course" in info:
                 self.others.append((bench["name"], stats["median"], info["course"]))
         self.results += [Result.read(skip, {}) for skip in saved.get("skipped", ())]
         self.results.sort(key=lambda result: (result.flops, result.order))
+        self.shapes = list(dict.fromkeys(result.shape for result in self.timed()))
 
     @classmethod
     def load(cls, path):
@@ -113,45 +94,32 @@ class Run:
         try:
             return cls(json.loads(Path(path).read_text(encoding="utf-8")))
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            raise ValueError(
-                f"{path}: not a run of this suite, as --benchmark-json saves it "
-                f"({type(error).__name__}: {error})"
-            ) from None
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{path}: not a run of this suite, as JSON ({what})") from None
 
     def timed(self, shape=None):
         """Return the results that have a time, of one shape or of all."""
         return [r for r in self.results if not r.reason and shape in (None, r.shape)]
 
-    @property
-    def shapes(self):
-        """The shapes of the ladders, the smallest first."""
-        return list(dict.fromkeys(result.shape for result in self.timed()))
-
-    def peer(self, result):
-        """Return the result of torch.matmul on the same shape and device, or None."""
-        names = "matmul_torch", "matmul_torch_cuda"
-        same = (r for r in self.timed(result.shape) if r.device == result.device)
-        return next((r for r in same if r.rung in names), None)
-
-    def step(self, result):
-        """Return the result of the rung over which this one is a step, or None."""
-        return next((r for r in self.timed(result.shape) if r.rung == result.before), None)
-
-    def best(self, device, kind):
-        """Return the fastest `Limit` of its kind, or None."""
-        found = [x for x in self.limits if (x.device, x.kind) == (device, kind)]
-        return max(found, key=lambda limit: limit.rate, default=None)
+    def find(self, shape, device, *names):
+        """Return the first result of one of these rungs, or None."""
+        same = (r for r in self.timed(shape) if r.device == device and r.rung in names)
+        return next(same, None)
 
     def bounds(self, result):
-        """Return ``{"memory" or "arithmetic": seconds}``: the least that any code could take.
+        """Return ``{"memory" or "arithmetic": (seconds, Limit)}``: the least that any code takes.
 
         Memory bounds only what is at least as large as what the read rate was measured on:
         smaller operands may come from a cache.
         """
-        read, flops = (self.best(result.device, kind) for kind in ("bytes", "flops"))
-        found = {}
-        if read and flops:
-            found["arithmetic"] = result.flops / flops.rate
-            if result.bytes >= read.work:
-                found["memory"] = result.bytes / read.rate
+        best = {}
+        for limit in self.limits:
+            if limit.device == result.device:
+                best[limit.kind] = max(limit, best.get(limit.kind, limit), key=lambda x: x.rate)
+        read, flops = best.get("bytes"), best.get("flops")
+        if not (read and flops):
+            return {}
+        found = {"arithmetic": (result.flops / flops.rate, flops)}
+        if result.bytes >= read.work:
+            found["memory"] = (result.bytes / read.rate, read)
         return found

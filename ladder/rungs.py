@@ -12,15 +12,17 @@ ANY_ORDER = {"reassoc", "contract", "nsz"}
 
 @dataclass(frozen=True)
 class Rung:
-    """One way to multiply: ``fn(a, b) -> c``, and what the decorator `rung` was told of it."""
+    """One way to multiply: ``fn(a, b) -> c``, what `rung` was told of it, and where it stands."""
 
     name: str
     fn: Callable
     shapes: tuple[str, ...]
-    device: str
-    course: dict[str, float]
-    chapter: str
-    step: Callable[[int, int, int], bool]
+    device: str = "cpu"
+    course: dict[str, float] | None = None
+    step: bool | Callable[[int, int, int], bool] = True
+    chapter: str = "beyond the course"
+    order: int = 0
+    previous: str = ""
 
     @property
     def new(self):
@@ -29,12 +31,8 @@ class Rung:
 
     def before(self, shape):
         """Return the name of the rung over which this one is a step at ``shape``, or ""."""
-        earlier = [
-            r.name
-            for r in list(RUNGS.values())[: list(RUNGS).index(self.name)]
-            if (r.chapter, r.device) == (self.chapter, self.device)
-        ]
-        return earlier[-1] if earlier and self.step(*map(int, shape.split("x"))) else ""
+        is_step = self.step(*map(int, shape.split("x"))) if callable(self.step) else self.step
+        return self.previous if is_step else ""
 
 
 RUNGS: dict[str, Rung] = {}
@@ -62,8 +60,10 @@ def rung(shapes=(SMALL, FULL), device="cpu", course=None, step=True):
         if device not in ("cpu", "cuda"):
             raise ValueError(f'{name}: the device is "cpu" or "cuda", not {device!r}')
         chapter = "the course" if fn.__module__ == "kernels" else "beyond the course"
-        is_step = step if callable(step) else lambda m, k, n: step
-        RUNGS[name] = Rung(name, fn, tuple(shapes), device, course or {}, chapter, is_step)
+        chapter += ", on the GPU" * (device == "cuda")
+        previous = [r.name for r in RUNGS.values() if r.chapter == chapter][-1:]
+        where = chapter, len(RUNGS), *previous
+        RUNGS[name] = Rung(name, fn, tuple(shapes), device, course, step, *where)
         return fn
 
     return register

@@ -7,10 +7,10 @@ from textwrap import wrap
 from ladder.result import NOISY
 
 BAR = 20  # characters
-GAP = "  "
-# What a narrow terminal keeps, most important first; Markdown shows all.
-COLUMNS = "median", "vs torch", "of limit", "step", "torch calls", "course", "GFLOP/s", "GB/s"
 ORDER = "median", "course", "step", "vs torch", "of limit", "GFLOP/s", "GB/s", "torch calls"
+# What a narrow terminal does without, first of all the last; Markdown shows all.
+WANTED = "median", "vs torch", "of limit", "step", "torch calls", "course", "GFLOP/s", "GB/s"
+DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 # ---- Numbers as text ---------------------------------------------------------------
 
@@ -24,24 +24,29 @@ def digits(value):
     return f"{value:.{1 - math.floor(math.log10(value))}f}"
 
 
-def seconds(value):
-    """Return a time with its unit: 0.0123 is "12.3 ms"."""
-    units = (1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps")
+def scaled(value, units):
     scale, unit = next((u for u in units if value >= 0.9995 * u[0]), units[-1])
     return f"{digits(value / scale)} {unit}"
 
 
+def seconds(value):
+    """Return a time with its unit: 0.0123 is "12.3 ms"."""
+    return scaled(value, [(1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps")])
+
+
 def size(value, unit):
-    """Return a large number with its unit: 1.5e8 bytes are "150 MB"."""
-    scale, prefix = next(
-        p for p in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (0, "")) if value >= p[0]
-    )
-    return f"{digits(value / (scale or 1))} {prefix}{unit}"
+    """Return a number with its unit: 1.5e8 bytes are "150 MB"."""
+    prefixes = (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")
+    return scaled(value, [(scale, prefix + unit) for scale, prefix in prefixes])
 
 
 def times(ratio):
     """Return a speed-up: ×2.00 is twice as fast, ÷2.00 half as fast."""
     return f"×{digits(ratio)}" if ratio >= 0.995 else f"÷{digits(1 / ratio)}"
+
+
+def time_of(result):
+    return f"{seconds(result.median)}{result.doubt}"
 
 
 def speedup(old, new):
@@ -50,25 +55,20 @@ def speedup(old, new):
         return ""
     if abs(old.median - new.median) <= (old.iqr + new.iqr) / 2:  # within what they spread
         return "≈1"
-    marks = {old.doubt, new.doubt}
-    mark = "*" if "*" in marks else "?" if "?" in marks else ""
-    return f"{times(old.median / new.median)}{mark}"
-
-
-def share(run, result):
-    bounds = run.bounds(result)
-    return f"{digits(100 * max(bounds.values()) / result.median)}%" if bounds else ""
+    return times(old.median / new.median) + max(old.doubt, new.doubt, key=" ?*".find)
 
 
 def cells(run, result):
     """Return ``{column: text}`` for a result that was timed."""
+    torch = run.find(result.shape, result.device, "matmul_torch", "matmul_torch_cuda")
+    bound = max((s for s, _ in run.bounds(result).values()), default=0)
     return {
         "rung": result.rung,
-        "median": f"{seconds(result.median)}{result.doubt}",
+        "median": time_of(result),
         "course": seconds(result.course) if result.course else "",
-        "step": speedup(run.step(result), result),
-        "vs torch": speedup(run.peer(result), result),
-        "of limit": share(run, result),
+        "step": speedup(run.find(result.shape, result.device, result.before), result),
+        "vs torch": speedup(torch, result),
+        "of limit": f"{digits(100 * bound / result.median)}%" if bound else "",
         "GFLOP/s": digits(result.flops / result.median / 1e9),
         "GB/s": digits(result.bytes / result.median / 1e9),
         "torch calls": f"{result.calls:,}" if result.calls is not None else "",
@@ -78,79 +78,56 @@ def cells(run, result):
 # ---- What is said beside the tables ------------------------------------------------
 
 
-def fastest(run, shape):
-    best = min(run.timed(shape), key=lambda result: result.median)
-    return f"fastest at {shape}: {best.rung}, {seconds(best.median)}{best.doubt}"
-
-
-def limits(run, shape):
-    """Return the limits of the machine for a shape, and which one binds, one line a device."""
-    lines = []
-    for device in dict.fromkeys(result.device for result in run.timed(shape)):
-        result = next(r for r in run.timed(shape) if r.device == device)
-        bounds, name = run.bounds(result), {"cpu": "CPU", "cuda": "GPU"}[device]
+def about(run, shape):
+    """Yield which rung of a shape is the fastest, and for each device what limits it."""
+    results = run.timed(shape)
+    best = min(results, key=lambda result: result.median)
+    yield f"fastest at {shape}: {best.rung}, {time_of(best)}"
+    for device, result in {result.device: result for result in results}.items():
+        bounds = run.bounds(result)
         if not bounds:
-            lines.append(f"limit of the {name}: not measured in this run (-k limit does)")
+            yield f"limit of the {DEVICES[device]}: not measured in this run (-k limit does)"
             continue
-        flops, read = run.best(device, "flops"), run.best(device, "bytes")
-        text = (
-            f"{size(result.flops, 'FLOP')} take {seconds(bounds['arithmetic'])} "
-            f"at {size(flops.rate, 'FLOP/s')}"
-        )
+        least, limit = bounds["arithmetic"]
+        text = f"{size(result.flops, 'FLOP')} take {seconds(least)} at {size(limit.rate, 'FLOP/s')}"
+        traffic = size(result.bytes, "B")
         if "memory" in bounds:
-            binds = max(bounds, key=bounds.get)
-            text += (
-                f", {size(result.bytes, 'B')} {seconds(bounds['memory'])} "
-                f"at {size(read.rate, 'B/s')}: {binds} binds"
-            )
+            least, limit = bounds["memory"]
+            text += f", {traffic} {seconds(least)} at {size(limit.rate, 'B/s')}: "
+            text += f"{max(bounds, key=bounds.get)} binds"
         else:
-            text += f"; memory sets none, as {size(result.bytes, 'B')} may stay in a cache"
-        lines.append(f"limit of the {name}: {text}")
-    return lines
+            text += f"; memory sets none, as {traffic} may stay in a cache"
+        yield f"limit of the {DEVICES[device]}: {text}"
 
 
-def rates(run):
-    """Yield a line for each kind of limit: what each way of measuring it reached."""
-    for kind, unit, what in ("bytes", "B/s", "reading"), ("flops", "FLOP/s", "multiply-adds"):
-        for device in dict.fromkeys(x.device for x in run.limits if x.kind == kind):
-            found = [x for x in run.limits if (x.device, x.kind) == (device, kind)]
-            ways = ", ".join(f"{x.way} {size(x.rate, unit)}" for x in found)
-            yield f"{what} on the {'GPU' if device == 'cuda' else 'CPU'}: {ways}"
-
-
-def sums(run):
-    """Yield how far the ladder reaches for each multiply-add, and other times of the course."""
-    rungs = run.timed()
-    first, best = rungs[0], min(rungs, key=lambda result: result.per_operation)
-    if first.rung == "matmul_loops" and best is not first:
-        quotient = float(f"{first.per_operation / best.per_operation:.3g}")
-        yield (
-            f"one multiply-add: {first.rung} {seconds(first.per_operation)}{first.doubt}, "
-            f"{best.rung} {seconds(best.per_operation)}{best.doubt}: ×{digits(quotient)} "
-            "(the course: 5 million, on a GPU)"
-        )
+def remarks(run):
+    """Yield what holds for all tables: rates, sums, what was not timed, and the marks."""
+    for device, kind in dict.fromkeys(limit[:2] for limit in run.limits):
+        found = [x for x in run.limits if x[:2] == (device, kind)]
+        unit, what = {"bytes": ("B/s", "reading"), "flops": ("FLOP/s", "multiply-adds")}[kind]
+        rates = ", ".join(f"{x.way} {size(x.rate, unit)}" for x in found)
+        yield f"{what} on the {DEVICES[device]}: {rates}"
+    one = {result: 2 * result.median / result.flops for result in run.timed()}
+    first, best = next(iter(one), None), min(one, key=one.get, default=None)
+    if first and first.rung == "matmul_loops" and best is not first:
+        ratio = digits(float(f"{one[first] / one[best]:.3g}"))
+        ends = (f"{r.rung} {seconds(one[r])}{r.doubt}" for r in (first, best))
+        yield f"one multiply-add: {', '.join(ends)}: ×{ratio} (the course: 5 million, on a GPU)"
     for name, median, course in run.others:
         yield f"{name.removeprefix('test_')}: {seconds(median)} (the course: {seconds(course)})"
-
-
-def not_timed(run):
-    """Yield a line for each shape and reason why rungs were not timed."""
     reasons = {}
     for result in run.results:
         if result.reason:
             reasons.setdefault((result.shape, result.reason), []).append(result.rung)
     for (shape, reason), rungs in reasons.items():
         yield f"not timed at {shape}: {', '.join(rungs)}: {reason}"
+    yield from marks(run.timed())
 
 
 def marks(results):
-    """Yield what the marks in the tables mean."""
     doubts = {result.doubt for result in results}
     if "?" in doubts:
-        yield (
-            f"? noisy: the middle half of the rounds spreads over more than {NOISY:.0%}, or threads "
-            "waited for a core"
-        )
+        yield f"? noisy: half of the rounds spread over {NOISY:.0%} or more, or threads waited for a core"
     if "*" in doubts:
         yield "* a single round: its spread is unknown"
 
@@ -160,8 +137,7 @@ def machine(run):
     info, suite = run.saved.get("machine_info", {}), run.suite
     cpu = info.get("cpu", {})
     facts = [cpu.get("brand_raw") or info.get("machine", "?")]
-    if "family" in cpu:
-        facts.append(f"family {cpu['family']} model {cpu.get('model', '?')}")
+    facts += [f"{key} {cpu[key]}" for key in ("family", "model") if key in cpu]
     facts += [suite[key] for key in ("simd", "threads", "gpu") if suite.get(key)]
     facts += [info.get("system", "?"), f"Python {info.get('python_version', '?')}"]
     facts += [f"{name} {version}" for name, version in suite.get("libraries", {}).items()]
@@ -176,7 +152,7 @@ def aligned(rows):
     """Return the rows as lines: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     pad = [str.ljust] + [str.rjust] * (len(widths) - 1)
-    return [GAP.join(p(c, w) for p, c, w in zip(pad, row, widths, strict=True)) for row in rows]
+    return ["  ".join(p(c, w) for p, c, w in zip(pad, row, widths, strict=True)) for row in rows]
 
 
 def ladder(run, shape, columns):
@@ -187,68 +163,63 @@ def ladder(run, shape, columns):
     """
     results = run.timed(shape)
     table = [cells(run, result) for result in results]
-    shown = ["rung"]
-    for column in COLUMNS:
-        names = [name for name in ("rung", *ORDER) if name in (*shown, column)]
-        rows = [names, *([row[name] for name in names] for row in table)]
-        if any(row[column] for row in table) and (
-            column == "median" or len(aligned(rows)[0]) + BAR / 2 <= columns
-        ):
-            shown = names
-    header, *body = aligned([[shape, *shown[1:]], *([row[n] for n in shown] for row in table)])
-    room = columns - len(header) - len(GAP)
-    bar = min(BAR, max(0, room))
-    words = room - bar - len(GAP)
-    yield "", ""
-    yield f"{header}{GAP}{'speed, log scale'[:bar] if bar > 15 else '':{bar}}".rstrip(), "bold"
+
+    def lines(names):
+        rows = ([row[name] for name in ("rung", *names)] for row in table)
+        return aligned([[shape, *names], *rows])
+
+    shown = ["median"]
+    for column in WANTED[1:]:
+        more = [name for name in ORDER if name in (*shown, column)]
+        if any(row[column] for row in table) and len(lines(more)[0]) + BAR / 2 <= columns:
+            shown = more
+    header, *body = lines(shown)
+    bar = min(BAR, max(0, columns - len(header) - 2))
+    words = columns - len(header) - bar - 4
     slow, fast = (f(result.median for result in results) for f in (max, min))
+    yield "", ""
+    yield f"{header}  {'speed, log scale' if bar > 15 else ''}".rstrip(), "bold"
     chapter = results[0].chapter
     for result, line in zip(results, body, strict=True):
         if result.chapter != chapter:
-            yield f"-- {result.chapter} ".ljust(len(header), "-"), "light"
             chapter = result.chapter
+            yield f"-- {chapter} ".ljust(len(header), "-"), "light"
         length = round(bar * math.log(slow / result.median) / (math.log(slow / fast) or 1))
-        line += f"{GAP}{'█' * length:{bar}}"
-        if words >= 30:
-            line += GAP + (
-                result.new if len(result.new) <= words else f"{result.new[: words - 1]}…"
-            )
+        new = result.new if len(result.new) <= words else f"{result.new[: words - 1]}…"
+        line = f"{line}  {'█' * length:{bar}}  {new if words >= 30 else ''}"
         yield line.rstrip(), "green" if result.median == fast else ""
 
 
 def report(run, columns=100, verbose=False):
     """Yield the lines of a run's tables as (text, style), for a terminal of so many ``columns``."""
-    rest = []
+
+    def folded(lines, style=""):
+        for line in lines:
+            parts = wrap(line, columns, subsequent_indent="  ") or [""]
+            yield from ((part, style) for part in parts)
+
     for shape in run.shapes:
         yield from ladder(run, shape, columns)
-        for line in [fastest(run, shape), *limits(run, shape)]:
-            yield from ((part, "green") for part in wrap(line, columns, subsequent_indent=GAP))
-    if run.shapes:
-        rest = ["", *rates(run), *sums(run), *marks(run.timed())]
-    rest += not_timed(run)
-    if verbose and run.shapes:
-        rest += {f"{result.rung}: {result.new}": 0 for result in run.timed()}
-    for line in rest:
-        yield from ((part, "") for part in wrap(line, columns, subsequent_indent=GAP) or [""])
+        yield from folded(about(run, shape), "green")
+    yield from folded([""] * bool(run.shapes) + [*remarks(run)])
+    if verbose:
+        yield from folded({f"{result.rung}: {result.new}": 0 for result in run.timed()})
 
 
 def markdown(run):
     """Return the run's tables in Markdown, with the machine that made them."""
     text = []
     for shape in run.shapes:
-        header = shape, *ORDER, "what is new"
-        text += [f"| {' | '.join(header)} |", "| --- " + "| ---: " * len(ORDER) + "| --- |"]
-        chapter = None
+        columns, chapter = (shape, *ORDER, "what is new"), None
+        text += [f"| {' | '.join(columns)} |", "| --- " + "| ---: " * len(ORDER) + "| --- |"]
         for result in run.timed(shape):
             if result.chapter != chapter:
-                text.append(f"| **{result.chapter}** " + "| " * (len(ORDER) + 2))
                 chapter = result.chapter
-            row = cells(run, result)
-            values = [row[name] for name in ("rung", *ORDER)] + [result.new]
-            text.append(f"| {' | '.join(map(escaped, values))} |")
-        text += ["", *(f"{escaped(line)}  " for line in limits(run, shape)), ""]
-    lines = [*rates(run), *sums(run), *not_timed(run), *marks(run.timed())]
-    lines.append(f"Measured on: {', '.join(machine(run))}")
+                text.append(f"| **{chapter}** " + "| " * (len(ORDER) + 2))
+            row = cells(run, result) | {shape: result.rung, "what is new": result.new}
+            text.append(f"| {' | '.join(escaped(row[name]) for name in columns)} |")
+        text += ["", *(f"{escaped(line)}  " for line in about(run, shape)), ""]
+    lines = [*remarks(run), f"Measured on: {', '.join(machine(run))}"]
     return "\n".join(text + [f"{escaped(line)}  " for line in lines])
 
 
@@ -263,26 +234,21 @@ def side_by_side(runs):
     shared = set.intersection(*map(set, facts.values()))
     for name, run in runs.items():
         commit = run.saved.get("commit_info") or {}
-        dirty = " with changes" if commit.get("dirty") else ""
         own = [fact for fact in facts[name] if fact not in shared]
-        own += [f"commit {commit['id'][:8]}{dirty}"] if commit.get("id") else []
+        if commit.get("id"):
+            own.append(f"commit {commit['id'][:8]}{' with changes' * bool(commit.get('dirty'))}")
         yield f"{name}: {', '.join(own) or 'the same machine and versions'}"
     for shape in dict.fromkeys(shape for run in runs.values() for shape in run.shapes):
         found = [{r.rung: r for r in run.timed(shape)} for run in runs.values()]
         rows = [(shape, *runs)]
         for rung in dict.fromkeys(rung for results in found for rung in results):
-            first = found[0].get(rung)
-            results = [results.get(rung) for results in found]
-            rows.append((rung, *(r and pair(first, r) or "" for r in results)))
+            row = [results.get(rung) for results in found]
+            rows.append((rung, *(f"{time_of(r)} {speedup(row[0], r)}" if r else "" for r in row)))
         yield from ["", *(line.rstrip() for line in aligned(rows))]
         for name, run in runs.items():
-            yield from (f"{name}: {line}" for line in limits(run, shape) if shape in run.shapes)
+            yield from (f"{name}: {line}" for line in about(run, shape) if shape in run.shapes)
     yield f"\n×2 is twice as fast as {next(iter(runs))}, ÷2 half as fast, ≈1 no different"
     yield from marks([result for run in runs.values() for result in run.timed()])
-
-
-def pair(first, result):
-    return f"{seconds(result.median)}{result.doubt} {speedup(first, result)}".rstrip()
 
 
 def encodable(text, encoding):
@@ -290,6 +256,6 @@ def encodable(text, encoding):
     try:
         text.encode(encoding or "ascii")
     except UnicodeEncodeError:
-        plain = {"×": "x", "÷": "/", "µ": "u", "█": "#", "≈": "~", "…": "."}
-        text = text.translate(str.maketrans(plain)).encode("ascii", "replace").decode()
+        plain = str.maketrans({"×": "x", "÷": "/", "µ": "u", "█": "#", "≈": "~", "…": "."})
+        text = text.translate(plain).encode("ascii", "replace").decode()
     return text

@@ -103,40 +103,39 @@ def time_rung(timed, benchmark, dense, small_product, request):
     compiles it, too) and on the product's own, then time it, once for all groups."""
 
     def time_rung(group, name, product):
-        rung = RUNGS[name]
+        rung, done = RUNGS[name], request.config.stash.setdefault(timed_rungs, {})
+        on_gpu = rung.device == "cuda" and has_gpu()
         if rung.device == "cuda" and (reason := why_not(name)):
             pytest.skip(reason)
 
-        def to(tensor):
-            return tensor.cuda() if rung.device == "cuda" and has_gpu() else tensor
+        def operands(product):
+            return [x.cuda() if on_gpu else x.clone() for x in (product.a, product.b)]
 
-        operands = to(dense.a.clone()), to(dense.b.clone())
-        dense.check(rung.fn(*operands))
-        unchanged = all(map(torch.equal, operands, (to(dense.a), to(dense.b))))
-        assert unchanged, f"{name} has changed its operands"
-        (m, k), n = product.a.shape, product.b.shape[1]
-        shape = f"{m}x{k}x{n}"
-        result = Result.of(rung, shape, list(RUNGS).index(name))
-        done = request.config.stash.setdefault(timed_rungs, {})
-        if (earlier := done.get((name, shape))) and not benchmark.disabled:
-            return repeat(earlier, benchmark, group)
-        a, b = to(product.a), to(product.b)
-        small = m * k * n <= small_product.a.numel() * small_product.b.shape[1]
-        if not small and (seconds := expected_time(rung.fn, a, b)) > SKIP_ABOVE:
-            pytest.skip(f"it would take about {seconds:,.0f} s")
-        versions, calls = (a._version, b._version), TorchCalls()
+        a, b = operands(dense)
+        dense.check(rung.fn(a, b))
+        assert all(map(torch.equal, (a, b), operands(dense))), f"{name} has changed its operands"
+        a, b = (x.cuda() if on_gpu else x for x in (product.a, product.b))
+        versions, small = (
+            (a._version, b._version),
+            len(a) * b.numel() <= 5 * small_product.b.numel(),
+        )
 
         def check(c):
             product.check(c)
             assert (a._version, b._version) == versions, f"{name} has changed its operands"
 
+        result = Result.of(rung, f"{len(a)}x{len(b)}x{b.shape[1]}")
+        if (earlier := done.get((name, result.shape))) and not benchmark.disabled:
+            return repeat(earlier, benchmark, group)
+        if not small and (seconds := expected_time(rung.fn, a, b)) > SKIP_ABOVE:
+            pytest.skip(f"it would take about {seconds:,.0f} s")
         if small and not benchmark.disabled:
-            with calls:
+            with TorchCalls() as calls:
                 c = rung.fn(a, b)
             check(c)
             result.calls = calls.count
         timed(group, check, rung.fn, a, b, **result.written())
-        done[name, shape] = benchmark
+        done[name, result.shape] = benchmark
 
     return time_rung
 

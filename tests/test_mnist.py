@@ -62,10 +62,10 @@ BAD_CONTENT = {
     "783 columns": (pickled(x_valid=X[:, 1:]), "x_valid is "),
     "4 rows": (pickled(x_train=X[:4], y_train=Y[:4]), "x_train is "),
     "int32 labels": (pickled(y_test=Y.astype("i4")), "y_test is int32"),
-    "4 labels": (pickled(y_test=Y[:4]), r"y_test is int64 \(4,\), not int64 \(5,\)"),
-    "label 10": (pickled(y_train=Y + 6), "y_train has labels"),
-    "a pixel of 1": (pickled(x_test=X * 2), "x_test has values"),
-    "NaN": (pickled(x_test=np.where(X, np.nan, X)), "x_test has values"),
+    "4 labels": (pickled(y_test=Y[:4]), r"y_test is int64 \(4,\), 0 to 3, not int64 \(5,\)"),
+    "label 10": (pickled(y_train=Y + 6), "y_train is int64"),
+    "a pixel of 1": (pickled(x_test=X * 2), "x_test is float32"),
+    "NaN": (pickled(x_test=np.where(X, np.nan, X)), "x_test is float32"),
 }
 
 

@@ -125,7 +125,7 @@ def test_numbers():
 
 
 def command(*args, **env):
-    code = "import sys; sys.modules['torch'] = None; sys.argv[0] = 'ladder'; import runpy; "
+    code = "import sys, runpy; sys.modules['torch'] = None; "
     code += "runpy.run_module('ladder', run_name='__main__')"
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, args)], cwd=ROOT, capture_output=True, text=True,
@@ -144,7 +144,7 @@ def test_command_without_torch(saved, tmp_path):
     wrong.write_text("{}")
     readme.write_text("Before\n<!-- ladder: begin -->\nold\n<!-- ladder: end -->\nAfter\n")
     status, output, errors = command(one, "--readme", readme, "--figures", tmp_path / "drawn")
-    assert (status, errors) == (0, "") and "A CPU, family 25 model 1, 256-bit SIMD" in output
+    assert (status, errors) == (0, "") and "A CPU, family 25, model 1, 256-bit SIMD" in output
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("Before\n<!-- ladder: begin -->\n| 5x784x10 | median |")
     assert text.endswith("<!-- ladder: end -->\nAfter\n") and "old" not in text
