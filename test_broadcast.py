@@ -27,7 +27,10 @@ M = torch.tensor([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]])
         ("M + C", [[11.0, 22, 33], [14, 25, 36], [17, 28, 39]]),
         ("C.expand_as(M)", [[10.0, 20, 30]] * 3),
         ("C[None]", [[10.0, 20, 30]]),
+        ("C.unsqueeze(0)", [[10.0, 20, 30]]),
         ("C[:, None]", [[10.0], [20], [30]]),
+        ("C[..., None]", [[10.0], [20], [30]]),
+        ("C.unsqueeze(1)", [[10.0], [20], [30]]),
         ("M + C[:, None]", [[11.0, 12, 13], [24, 25, 26], [37, 38, 39]]),
         ("C[None] * C[:, None]", [[100.0, 200, 300], [200, 400, 600], [300, 600, 900]]),
         ("C[None] > C[:, None]", [[False, True, True], [False, False, True], [False] * 3]),
@@ -42,6 +45,12 @@ def test_example(expression, expected):
 def test_expand_copies_nothing():
     t = C.expand_as(M)
     assert (t.stride(), t.shape, t.data_ptr()) == ((0, 1), (3, 3), C.data_ptr())
+
+
+def test_the_bridge_to_the_broadcast_product(m1, m2, t1):
+    digit = m1[0]
+    assert (digit[:, None] * m2).shape == (784, 10)
+    close((digit[:, None] * m2).sum(dim=0), t1[0], eps=1e-4)
 
 
 def test_rule():
