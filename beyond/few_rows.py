@@ -5,70 +5,82 @@ from numba import carray, njit
 
 from ladder.rungs import rung
 
-from beyond import microkernel
-from beyond.microkernel import LANES, ROWS, TILE, add_product, add_rest
-from beyond.vectors import broadcast, floats_at, load, registers, store
+from beyond.microkernel import LANES, add_k_tail, multiply_in_all_threads, multiply_in_one_thread
+from beyond.vectors import accumulators, as_pointer, broadcast, load, multiply_add, store
 
 # From this many rows on it pays to pack b, and from this many multiply-adds of vectors on to wake
-# the other threads. Measured with AVX2 and AVX-512.
-PACK_FROM = 16
-THREADS_FROM = 35_000
+# the other threads.
+PACK_FROM = 12
+THREADS_FROM = 100_000
+
+ROWS = 5  # the lesson's; 5 x 2 sums, 2 vectors of b and one of a are 13 registers of 16 or more
+SUMS = ROWS * 2 * LANES
 
 
-@njit
-def multiply_few_rows(a, b, c):
-    """c = a @ b, with b as it is: the lanes are neighbouring columns, each times one float of a.
+def make_few_rows(vectors):
+    """Return the function for so many ``vectors`` of columns at a time, 1 or 2."""
+    steps = 2 // vectors  # 5 sums alone would each wait for its last addition: two for even, odd k
 
-    If a row has fewer floats left, a vector goes on with the next row's, which are thrown away in
-    the end; the last rows of b, where that would reach past its end, are left to `add_rest`. Even
-    and odd k have sums of their own: 5 sums alone would idle, each waiting for its last addition.
-    """
-    (m, k), n = a.shape, b.shape[1]
-    past_row = -n % LANES
-    stop = max(0, k - (past_row + n - 1) // max(1, n)) // 2 * 2
-    for row in range(0, m, ROWS):
-        for column in range(0, n, LANES):
-            sums, out = registers(TILE), registers(TILE)
-            for i in range(0, stop, 2):
-                x = load(b, i * n + column, LANES)
-                y = load(b, (i + 1) * n + column, LANES)
-                for r in range(ROWS):
-                    at = min(row + r, m - 1) * k + i
-                    add_product(sums, 2 * r, x, broadcast(a, at, LANES))
-                    add_product(sums, 2 * r + 1, y, broadcast(a, at + 1, LANES))
-            # An index that isn't a constant would push the sums out of registers: copy them first.
-            for j in range(2 * ROWS):
-                store(out, j * LANES, load(sums, j * LANES, LANES))
-            for r in range(min(ROWS, m - row)):
-                for j in range(min(LANES, n - column)):
-                    at = 2 * r * LANES + j
-                    c[row + r, column + j] = out[at] + out[at + LANES]
-        add_rest(a, b, c, row, stop)
+    @njit
+    def multiply(a, b, c):
+        """c = a @ b, with b as it is: the lanes are neighbouring columns, each times one float of a.
+
+        A vector may run past the end of a row of b; those lanes are discarded. The last rows,
+        where that would be past the end of b, are left to `add_k_tail`.
+        """
+        (m, k), n = a.shape, b.shape[1]
+        past_row = -n % (vectors * LANES)
+        stop = max(0, k - (past_row + n - 1) // max(1, n)) // steps * steps
+        for row in range(0, m, ROWS):
+            for column in range(0, n, vectors * LANES):
+                sums, out = accumulators(SUMS), accumulators(SUMS)
+                for i in range(0, stop, steps):
+                    for r in range(ROWS):
+                        for q in range(2):  # vector q, or step q
+                            step, ahead = q % steps, q // steps * LANES
+                            x = load(b, (i + step) * n + column + ahead, LANES)
+                            y = broadcast(a, min(row + r, m - 1) * k + i + step, LANES)
+                            j = (2 * r + q) * LANES
+                            store(sums, j, multiply_add(x, y, load(sums, j, LANES)))
+                # An index that isn't constant would push the sums out of registers: copy them.
+                for j in range(0, SUMS, LANES):
+                    store(out, j, load(sums, j, LANES))
+                for r in range(min(ROWS, m - row)):
+                    for j in range(min(vectors * LANES, n - column)):
+                        at = 2 * r * LANES + j
+                        c[row + r, column + j] = out[at] + out[at + LANES] if steps == 2 else out[at]
+            add_k_tail(a, b, c, row, row + ROWS, stop)
+
+    return multiply
+
+
+multiply_one_vector, multiply_two_vectors = make_few_rows(1), make_few_rows(2)
 
 
 @njit
 def multiply(a, b, c):
     """c = a @ b in the way that takes the least time."""
-    if len(a) < PACK_FROM:
-        multiply_few_rows(a, b, c)
-    elif a.size * b.shape[1] <= THREADS_FROM * LANES:
-        microkernel.multiply_tiles(a, b, c, 1)
+    if len(a) >= PACK_FROM and a.size * b.shape[1] > THREADS_FROM * LANES:
+        multiply_in_all_threads(a, b, c)
+    elif len(a) >= PACK_FROM:
+        multiply_in_one_thread(a, b, c)
+    elif b.shape[1] > LANES:
+        multiply_two_vectors(a, b, c)
     else:
-        microkernel.multiply_tiles_in_all_threads(a, b, c, 1)
+        multiply_one_vector(a, b, c)
 
 
 @njit
 def multiply_at(a, b, c, m, k, n):
     """The same, for addresses."""
-    left, right = carray(floats_at(a), (m, k)), carray(floats_at(b), (k, n))
-    multiply(left, right, carray(floats_at(c), (m, n)))
+    left, right = carray(as_pointer(a), (m, k)), carray(as_pointer(b), (k, n))
+    multiply(left, right, carray(as_pointer(c), (m, n)))
 
 
-@rung()
+@rung(step=lambda m, k, n: m < PACK_FROM)
 def matmul_numba_few_rows(a, b):
-    """With up to 15 rows, packing b costs more than it saves, and waking other threads, too.
+    """With a few rows, packing b costs more than it saves, and waking other threads, too.
 
-    Brought 1.6 to 1.8 times on the small shape.
     """
     c = a.new_empty(len(a), b.shape[1])
     multiply(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy())
@@ -78,16 +90,22 @@ def matmul_numba_few_rows(a, b):
 @rung()
 def matmul_numba_address(a, b):
     """Addresses instead of arrays: wrapping three tensors takes longer than the small product.
-
-    Brought 1.5 to 1.6 times on the small shape. A wrong address would end the process, so it
-    checks its operands itself.
     """
-    for x in a, b:
-        if not isinstance(x, torch.Tensor) or x.dtype is not torch.float32 or not x.is_cpu:
-            raise TypeError(f"a float32 tensor in memory is needed, not {x!r:.80}")
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
-        raise ValueError(f"shapes (M, K) and (K, N) are needed, not {a.shape} and {b.shape}")
-    (m, k), n = a.shape, b.shape[1]
+    try:
+        (m, k), (rows, n) = a.shape, b.shape
+        fit = rows == k and a.dtype is b.dtype is torch.float32 and a.is_cpu and b.is_cpu
+    except (AttributeError, TypeError, ValueError):
+        fit = False
+    if not fit:
+        refuse(a, b)
     a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
     multiply_at(a.data_ptr(), b.data_ptr(), c.data_ptr(), m, k, n)
     return c
+
+
+def refuse(a, b):
+    """Say what is wrong with the operands: a wrong address would end the process."""
+    for x in a, b:
+        if not (isinstance(x, torch.Tensor) and x.dtype is torch.float32 and x.is_cpu):
+            raise TypeError(f"a float32 tensor in memory is needed, not {x!r:.80}")
+    raise ValueError(f"shapes (M, K) and (K, N) are needed, not {a.shape} and {b.shape}")
