@@ -1,32 +1,32 @@
 """Few rows: what surrounds the product takes longer than the product."""
 
-import torch
 from numba import carray, njit
+from torch import Tensor, float32
 
 from ladder.rungs import rung
 
-from beyond.microkernel import LANES, add_k_tail, multiply_in_all_threads, multiply_in_one_thread
+from beyond.microkernel import LANES, add_k_tail, in_one_thread, with_prefetch
 from beyond.vectors import accumulators, as_pointer, broadcast, load, multiply_add, store
 
-# From this many rows on it pays to pack b, and from this many multiply-adds of vectors on to wake
-# the other threads.
-PACK_FROM = 12
-THREADS_FROM = 100_000
-
-ROWS = 5  # the lesson's; 5 x 2 sums, 2 vectors of b and one of a are 13 registers of 16 or more
+PACK_FROM = 16  # rows: what packing b takes is what 10 of 16 lanes lose, as measured with AVX2
+THREADS_FROM = 100_000  # multiply-adds of vectors: 15 to 30 µs, twice what waking threads takes
+ROWS = 5  # x 2 sums, 2 vectors of b and one of a are 13 of the CPU's 16 registers or more
 SUMS = ROWS * 2 * LANES
 
 
-def make_few_rows(vectors):
-    """Return the function for so many ``vectors`` of columns at a time, 1 or 2."""
-    steps = 2 // vectors  # 5 sums alone would each wait for its last addition: two for even, odd k
+def multiply_few_rows(vectors):
+    """Return a function for so many ``vectors`` of b at a time, 2 or 1, from so many of its rows.
+
+    One vector of columns has two sums, for even and odd k: 5 sums would wait for each addition.
+    """
+    steps = 2 // vectors
 
     @njit
     def multiply(a, b, c):
-        """c = a @ b, with b as it is: the lanes are neighbouring columns, each times one float of a.
+        """c = a @ b, with b as it is: the lanes are neighbouring columns, times one float of a.
 
         A vector may run past the end of a row of b; those lanes are discarded. The last rows,
-        where that would be past the end of b, are left to `add_k_tail`.
+        where that would be past the end of b, are the k tail.
         """
         (m, k), n = a.shape, b.shape[1]
         past_row = -n % (vectors * LANES)
@@ -36,9 +36,9 @@ def make_few_rows(vectors):
                 sums, out = accumulators(SUMS), accumulators(SUMS)
                 for i in range(0, stop, steps):
                     for r in range(ROWS):
-                        for q in range(2):  # vector q, or step q
-                            step, ahead = q % steps, q // steps * LANES
-                            x = load(b, (i + step) * n + column + ahead, LANES)
+                        for q in range(2):
+                            step, right = (q, 0) if vectors == 1 else (0, q * LANES)
+                            x = load(b, (i + step) * n + column + right, LANES)
                             y = broadcast(a, min(row + r, m - 1) * k + i + step, LANES)
                             j = (2 * r + q) * LANES
                             store(sums, j, multiply_add(x, y, load(sums, j, LANES)))
@@ -47,27 +47,29 @@ def make_few_rows(vectors):
                     store(out, j, load(sums, j, LANES))
                 for r in range(min(ROWS, m - row)):
                     for j in range(min(vectors * LANES, n - column)):
-                        at = 2 * r * LANES + j
-                        c[row + r, column + j] = out[at] + out[at + LANES] if steps == 2 else out[at]
-            add_k_tail(a, b, c, row, row + ROWS, stop)
+                        x = out[2 * r * LANES + j]
+                        c[row + r, column + j] = (
+                            x + out[(2 * r + 1) * LANES + j] if vectors == 1 else x
+                        )
+            add_k_tail(a, b, c, range(row, min(row + ROWS, m)), stop)
 
     return multiply
 
 
-multiply_one_vector, multiply_two_vectors = make_few_rows(1), make_few_rows(2)
+one_vector, two_vectors = multiply_few_rows(1), multiply_few_rows(2)
 
 
 @njit
 def multiply(a, b, c):
     """c = a @ b in the way that takes the least time."""
-    if len(a) >= PACK_FROM and a.size * b.shape[1] > THREADS_FROM * LANES:
-        multiply_in_all_threads(a, b, c)
-    elif len(a) >= PACK_FROM:
-        multiply_in_one_thread(a, b, c)
-    elif b.shape[1] > LANES:
-        multiply_two_vectors(a, b, c)
+    if len(a) < PACK_FROM and b.shape[1] <= LANES:
+        one_vector(a, b, c)
+    elif len(a) < PACK_FROM:
+        two_vectors(a, b, c)
+    elif a.size * b.shape[1] < THREADS_FROM * LANES:
+        in_one_thread(a, b, c)
     else:
-        multiply_one_vector(a, b, c)
+        with_prefetch(a, b, c)
 
 
 @njit
@@ -77,10 +79,11 @@ def multiply_at(a, b, c, m, k, n):
     multiply(left, right, carray(as_pointer(c), (m, n)))
 
 
-@rung(step=lambda m, k, n: m < PACK_FROM)
+@rung(step=lambda m, k, n: m < PACK_FROM)  # from there on it is the same code
 def matmul_numba_few_rows(a, b):
-    """With a few rows, packing b costs more than it saves, and waking other threads, too.
+    """With up to 15 rows, packing b costs more than it saves, and waking other threads, too.
 
+    FEW_FIGURES
     """
     c = a.new_empty(len(a), b.shape[1])
     multiply(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy())
@@ -90,13 +93,15 @@ def matmul_numba_few_rows(a, b):
 @rung()
 def matmul_numba_address(a, b):
     """Addresses instead of arrays: wrapping three tensors takes longer than the small product.
+
+    ADDRESS_FIGURES
     """
     try:
         (m, k), (rows, n) = a.shape, b.shape
-        fit = rows == k and a.dtype is b.dtype is torch.float32 and a.is_cpu and b.is_cpu
+        right = rows == k and a.dtype is b.dtype is float32 and a.is_cpu and b.is_cpu
     except (AttributeError, TypeError, ValueError):
-        fit = False
-    if not fit:
+        right = False
+    if not right:
         refuse(a, b)
     a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
     multiply_at(a.data_ptr(), b.data_ptr(), c.data_ptr(), m, k, n)
@@ -104,8 +109,9 @@ def matmul_numba_address(a, b):
 
 
 def refuse(a, b):
-    """Say what is wrong with the operands: a wrong address would end the process."""
+    """Say what is wrong with the operands, as a wrong address would crash the process."""
     for x in a, b:
-        if not (isinstance(x, torch.Tensor) and x.dtype is torch.float32 and x.is_cpu):
-            raise TypeError(f"a float32 tensor in memory is needed, not {x!r:.80}")
-    raise ValueError(f"shapes (M, K) and (K, N) are needed, not {a.shape} and {b.shape}")
+        if not (isinstance(x, Tensor) and x.dtype is float32 and x.is_cpu):
+            what = f"{x.dtype} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"takes float32 tensors on the CPU, not {what}")
+    raise ValueError(f"takes shapes (M, K) and (K, N), not {tuple(a.shape)} and {tuple(b.shape)}")

@@ -1,5 +1,5 @@
-"""The micro-kernel, and what surrounds it, in the words of the BLAS libraries: b is packed, the
-micro-kernel computes a tile of c in registers, and asks for the rows of a that are needed next.
+"""The micro-kernel, and what surrounds it, in the words of the BLAS libraries: b is packed, and the
+micro-kernel computes a tile of c in registers, while rows of a that are needed later are on their way.
 """
 
 import numpy as np
@@ -9,15 +9,7 @@ from numba.core.registry import cpu_target
 
 from ladder.rungs import rung
 
-from beyond.vectors import (
-    accumulators,
-    interleave,
-    load,
-    multiply_add,
-    prefetch,
-    store,
-    sum_lanes,
-)
+from beyond.vectors import accumulators, interleave, load, multiply_add, prefetch, store, sum_lanes
 
 ADD = "define <16 x float> @f(<16 x float> %x) {%y = fadd <16 x float> %x, %x ret <16 x float> %y}"
 
@@ -37,53 +29,49 @@ def simd_registers():
     return next((size for name, size in known.items() if name in assembly), (4, 32))
 
 
-# A tile of R rows x C columns has R * C sums, and takes C vectors of b and one of a beside them:
-# 4 x 5 is 26 registers, 5 x 2 is 13. It loads (R + C) / (R * C) vectors for each multiply-add:
-# 0.45 and 0.7. The lesson's 10 columns are a multiple of both 5 and 2.
 LANES, REGISTERS = simd_registers()
+
+# R rows x C columns are R * C sums, with C vectors of b and one of a beside them: 4 x 5 fill 26
+# registers, 5 x 2 fill 13. They load (R + C) / (R * C) vectors a multiply-add: 0.45 and 0.7.
 ROWS, COLUMNS = (4, 5) if REGISTERS == 32 else (5, 2)
 
-# Rows are prefetched into L2, as L1 is filled by b: those of the tile after the next, and as many
-# in each pass over columns as it takes to ask twice for each cache line in the lesson's passes,
-# since some CPUs drop requests. See docs/cpu.md.
-AHEAD, PER_PASS = 2, 4 if LANES == 16 else 1
+# How rows are prefetched: so many in a pass, into L2 (2), as b fills L1 (3), for 2 tiles later.
+PREFETCH = (4 if LANES == 16 else 1), 2, 2
 
 
-def make_micro_kernel(rows, columns, lanes, per_pass=0, locality=2):
-    """Return the micro-kernel for tiles of ``rows`` x ``columns``, and vectors of ``lanes``."""
+def micro_kernel_of(rows, columns, lanes, per_pass, locality):
     size = rows * columns * lanes
 
     @njit
     def micro_kernel(a, packed, c, row, column, later, first):
-        """Compute the tile of c at (row, column), but for the k tail (see `add_k_tail`).
+        """Compute the tile of c at (row, column), without the `add_k_tail`.
 
-        The lanes of a vector are neighbouring k, so each sum is partial sums, which are added up
-        at the end. Rows ``first``, first + 1, ... of the tile at row ``later`` are prefetched. A
-        row or column that isn't there is computed as the last one again, and not stored.
+        The lanes of a vector are neighbouring k, so a sum is partial sums, added up at the end. A
+        row or column that the last tile lacks is computed as the one before, and not stored.
+        Meanwhile ``per_pass`` rows of the tile at row ``later`` are prefetched, from its ``first``.
         """
         (m, k), (n, width) = a.shape, packed.shape
         sums = accumulators(size)
         for i in range(0, k // lanes * lanes, lanes):
             for r in range(per_pass):
                 prefetch(a, (later + (first + r) % rows) * k + i, locality)
-            for r in range(rows):  # LLVM unrolls these loops, and loads each vector once
+            for r in range(rows):  # LLVM unrolls these two loops, and loads each vector once
                 for q in range(columns):
                     x = load(a, min(row + r, m - 1) * k + i, lanes)
                     y = load(packed, min(column + q, n - 1) * width + i, lanes)
                     j = (columns * r + q) * lanes
                     store(sums, j, multiply_add(x, y, load(sums, j, lanes)))
-        for r in range(rows):
-            for q in range(columns):
-                if row + r < m and column + q < n:
-                    c[row + r, column + q] = sum_lanes(load(sums, (columns * r + q) * lanes, lanes))
+        for r in range(min(rows, m - row)):
+            for q in range(min(columns, n - column)):
+                c[row + r, column + q] = sum_lanes(load(sums, (columns * r + q) * lanes, lanes))
 
     return micro_kernel
 
 
 @njit
-def add_k_tail(a, b, c, row, stop, first):
-    """c[row:stop] += a[row:stop, first:] @ b[first:], for what is left of k after whole vectors."""
-    for i in range(row, min(stop, len(a))):
+def add_k_tail(a, b, c, rows, first):
+    """c[rows] += a[rows, first:] @ b[first:], for the last k, which fill no whole vector."""
+    for i in rows:
         for k in range(first, len(b)):
             for j in range(c.shape[1]):
                 c[i, j] += a[i, k] * b[k, j]
@@ -91,87 +79,84 @@ def add_k_tail(a, b, c, row, stop, first):
 
 @njit
 def pack(b, k):
-    """Return the first k floats, a multiple of 4, of each column of b, so that they lie side by side.
-
-    A column starts at a cache line, so that no vector lies in two.
-    """
-    n = b.shape[1]
-    width = (k + 15) // 16 * 16
+    """Return the columns of b, up to k (a multiple of 4), as rows that start at a cache line."""
+    n, width = b.shape[1], (k + 15) // 16 * 16
     floats = np.empty(n * width + 16, np.float32)
     start = -(floats.ctypes.data // 4) % 16
     packed = floats[start : start + n * width].reshape(n, width)
-    if n < 4:
-        for j in range(n):
-            for i in range(k):
-                packed[j, i] = b[i, j]
-    else:
-        for j in range(0, n, 4):
-            for i in range(0, k, 4):
-                transpose_4_x_4(b, packed, i, min(j, n - 4))  # the last four may overlap
+    for j in range(0, n, 4):
+        for i in range(0, k, 4):
+            if n < 4:
+                packed[:, i : i + 4] = b[i : i + 4].T
+            else:
+                transpose_4_x_4(b, packed, i, min(j, n - 4))  # the last ones may overlap
     return packed
 
 
 @njit
 def transpose_4_x_4(b, packed, i, j):
-    """packed[j : j + 4, i : i + 4] = b[i : i + 4, j : j + 4].T."""
+    """packed[j : j + 4, i : i + 4] = b[i : i + 4, j : j + 4].T, in registers."""
     n, width = b.shape[1], packed.shape[1]
     w, x = load(b, i * n + j, 4), load(b, (i + 1) * n + j, 4)
     y, z = load(b, (i + 2) * n + j, 4), load(b, (i + 3) * n + j, 4)
-    u, v = interleave(w, y, 0), interleave(x, z, 0)
-    store(packed, j * width + i, interleave(u, v, 0))
-    store(packed, (j + 1) * width + i, interleave(u, v, 1))
-    u, v = interleave(w, y, 1), interleave(x, z, 1)
-    store(packed, (j + 2) * width + i, interleave(u, v, 0))
-    store(packed, (j + 3) * width + i, interleave(u, v, 1))
+    low, high = interleave(w, y, 0), interleave(x, z, 0)
+    store(packed, j * width + i, interleave(low, high, 0))
+    store(packed, (j + 1) * width + i, interleave(low, high, 1))
+    low, high = interleave(w, y, 1), interleave(x, z, 1)
+    store(packed, (j + 2) * width + i, interleave(low, high, 0))
+    store(packed, (j + 3) * width + i, interleave(low, high, 1))
 
 
 def multiply_tiles(rows, columns, lanes, per_pass=0, locality=2, ahead=0):
-    """Return a function of a, b and c that computes c = a @ b, for `njit` to compile.
+    """Return a function that computes c = a @ b in tiles of ``rows`` x ``columns``, for `njit`.
 
-    A tile is passed over once for every few columns. The first passes prefetch rows of the tile
-    that lies ``ahead``, ``per_pass`` in each, until each cache line has been asked for twice.
+    The lesson's 10 columns are 2 passes over the rows of a tile, or 5. The first passes prefetch
+    ``per_pass`` rows each of the tile that comes ``ahead`` tiles later, until each cache line has
+    been asked for twice, as CPUs may drop a request. Vectors of up to 8 lanes ask twice anyway.
     """
-    plain = make_micro_kernel(rows, columns, lanes)
-    prefetching = make_micro_kernel(rows, columns, lanes, per_pass, locality)
-    in_all = rows * max(1, lanes // 8) if per_pass else 0  # 8 lanes ask for each line twice anyway
+    plain = micro_kernel_of(rows, columns, lanes, 0, locality)
+    prefetching = micro_kernel_of(rows, columns, lanes, per_pass, locality)
+    requests = max(1, lanes // 8) * rows if per_pass else 0
 
     def multiply(a, b, c):
         (m, k), n = a.shape, b.shape[1]
         whole = k // lanes * lanes
-        packed, tiles = pack(b, whole), (m + rows - 1) // rows
-        for tile in prange(tiles):
+        packed = pack(b, whole)
+        for tile in prange((m + rows - 1) // rows):
             row, later = rows * tile, rows * (tile + ahead)
             for column in range(0, n, columns):
                 first = column // columns * per_pass
-                if first < in_all and later < m:
+                if first < requests and later < m:
                     prefetching(a, packed, c, row, column, later, first)
                 else:
                     plain(a, packed, c, row, column, 0, 0)
-            add_k_tail(a, b, c, row, row + rows, whole)
+            add_k_tail(a, b, c, range(row, min(row + rows, m)), whole)
 
     return multiply
 
 
-multiply_in_one_thread = njit(multiply_tiles(ROWS, COLUMNS, LANES, PER_PASS, 2, AHEAD))
-multiply_in_all_threads = njit(parallel=True)(
-    multiply_tiles(ROWS, COLUMNS, LANES, PER_PASS, 2, AHEAD)
-)
-multiply_without_prefetch = njit(parallel=True)(multiply_tiles(ROWS, COLUMNS, LANES))
+in_one_thread = njit(multiply_tiles(ROWS, COLUMNS, LANES))
+in_all_threads = njit(parallel=True)(multiply_tiles(ROWS, COLUMNS, LANES))
+with_prefetch = njit(parallel=True)(multiply_tiles(ROWS, COLUMNS, LANES, *PREFETCH))
 
 
 @rung()
 def matmul_numba_tile(a, b):
-    """A register tile of 4 x 5 or 5 x 2 sums at a time, so that what is loaded is used 2 to 5 times.
+    """A register tile: 4 x 5 sums at a time (AVX-512, ARM) or 5 x 2, as each load serves several.
+
+    TILE_FIGURES
     """
     c = a.new_empty(len(a), b.shape[1])
-    multiply_without_prefetch(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy())
+    in_all_threads(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy())
     return c
 
 
 @rung()
 def matmul_numba_prefetch(a, b):
-    """While a tile is computed, the rows of a later one are fetched from memory.
+    """While a tile is computed, the rows of a later one are on their way from memory.
+
+    PREFETCH_FIGURES
     """
     c = a.new_empty(len(a), b.shape[1])
-    multiply_in_all_threads(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy())
+    with_prefetch(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy())
     return c
