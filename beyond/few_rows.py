@@ -5,28 +5,29 @@ from torch import Tensor, float32
 
 from ladder.rungs import rung
 
+from beyond.cpu import run
 from beyond.microkernel import LANES, add_k_tail, in_one_thread, with_prefetch
 from beyond.vectors import accumulators, as_pointer, broadcast, load, multiply_add, store
 
-PACK_FROM = 16  # rows: what packing b takes is what 10 of 16 lanes lose, as measured with AVX2
-THREADS_FROM = 100_000  # multiply-adds of vectors: 15 to 30 µs, twice what waking threads takes
-ROWS = 5  # x 2 sums, 2 vectors of b and one of a are 13 of the CPU's 16 registers or more
+PACK_FROM = 16  # rows: from here on the lanes that 10 columns leave idle cost more than to pack b
+THREADS_FROM = 100_000  # multiply-adds of vectors: 15 to 30 µs, twice what it takes to wake threads
+ROWS = 5  # 5 x 2 sums, 2 vectors of b and one of a: 13 registers of 16 or more
 SUMS = ROWS * 2 * LANES
 
 
 def multiply_few_rows(vectors):
-    """Return a function for so many ``vectors`` of b at a time, 2 or 1, from so many of its rows.
+    """Return a function that takes 2 vectors of columns at a time; or 1 of even k and 1 of odd k.
 
-    One vector of columns has two sums, for even and odd k: 5 sums would wait for each addition.
+    With 5 sums alone, each would wait for its last addition.
     """
     steps = 2 // vectors
 
     @njit
     def multiply(a, b, c):
-        """c = a @ b, with b as it is: the lanes are neighbouring columns, times one float of a.
+        """c = a @ b, with b as it is: the lanes are neighbouring columns, each times a float of a.
 
-        A vector may run past the end of a row of b; those lanes are discarded. The last rows,
-        where that would be past the end of b, are the k tail.
+        A vector may run past the end of a row of b; those lanes are discarded. The last rows of b,
+        where that would be past its end, are the k tail.
         """
         (m, k), n = a.shape, b.shape[1]
         past_row = -n % (vectors * LANES)
@@ -37,7 +38,7 @@ def multiply_few_rows(vectors):
                 for i in range(0, stop, steps):
                     for r in range(ROWS):
                         for q in range(2):
-                            step, right = (q, 0) if vectors == 1 else (0, q * LANES)
+                            step, right = (q, 0) if steps == 2 else (0, q * LANES)
                             x = load(b, (i + step) * n + column + right, LANES)
                             y = broadcast(a, min(row + r, m - 1) * k + i + step, LANES)
                             j = (2 * r + q) * LANES
@@ -47,10 +48,8 @@ def multiply_few_rows(vectors):
                     store(out, j, load(sums, j, LANES))
                 for r in range(min(ROWS, m - row)):
                     for j in range(min(vectors * LANES, n - column)):
-                        x = out[2 * r * LANES + j]
-                        c[row + r, column + j] = (
-                            x + out[(2 * r + 1) * LANES + j] if vectors == 1 else x
-                        )
+                        at, odd = 2 * r * LANES + j, (2 * r + 1) * LANES + j
+                        c[row + r, column + j] = out[at] + out[odd] if steps == 2 else out[at]
             add_k_tail(a, b, c, range(row, min(row + ROWS, m)), stop)
 
     return multiply
@@ -62,14 +61,14 @@ one_vector, two_vectors = multiply_few_rows(1), multiply_few_rows(2)
 @njit
 def multiply(a, b, c):
     """c = a @ b in the way that takes the least time."""
-    if len(a) < PACK_FROM and b.shape[1] <= LANES:
-        one_vector(a, b, c)
-    elif len(a) < PACK_FROM:
-        two_vectors(a, b, c)
-    elif a.size * b.shape[1] < THREADS_FROM * LANES:
-        in_one_thread(a, b, c)
-    else:
+    if len(a) >= PACK_FROM and a.size * b.shape[1] >= THREADS_FROM * LANES:
         with_prefetch(a, b, c)
+    elif len(a) >= PACK_FROM:
+        in_one_thread(a, b, c)
+    elif b.shape[1] > LANES:
+        two_vectors(a, b, c)
+    else:
+        one_vector(a, b, c)
 
 
 @njit
@@ -79,15 +78,13 @@ def multiply_at(a, b, c, m, k, n):
     multiply(left, right, carray(as_pointer(c), (m, n)))
 
 
-@rung(step=lambda m, k, n: m < PACK_FROM)  # from there on it is the same code
+@rung(step=lambda m, k, n: m < PACK_FROM)  # with more rows it runs the same code
 def matmul_numba_few_rows(a, b):
     """With up to 15 rows, packing b costs more than it saves, and waking other threads, too.
 
     FEW_FIGURES
     """
-    c = a.new_empty(len(a), b.shape[1])
-    multiply(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy())
-    return c
+    return run(multiply, a, b.contiguous())
 
 
 @rung()
@@ -109,7 +106,7 @@ def matmul_numba_address(a, b):
 
 
 def refuse(a, b):
-    """Say what is wrong with the operands, as a wrong address would crash the process."""
+    """Say what is wrong with the operands: a wrong address would crash the process."""
     for x in a, b:
         if not (isinstance(x, Tensor) and x.dtype is float32 and x.is_cpu):
             what = f"{x.dtype} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
