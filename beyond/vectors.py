@@ -13,13 +13,11 @@ instruction, and Numba has none. Here they are. A dot product, 8 floats at a tim
     >>> dot(np.ones(16, np.float32), np.full(16, 3, np.float32))
     48.0
 
-A `Vector` of 4, 8 or 16 floats (its lanes) is one register, or several if the CPU's are narrower.
+A `Vector` of 4, 8 or 16 floats, its lanes, is one register, or several if the CPU's are narrower.
 ``ptr`` is a contiguous float32 array or a pointer, ``i`` the index of a float there in C order,
-which isn't checked, and ``lanes`` a constant.
-
-An `intrinsic` is called while Numba compiles, with the types of its arguments. It returns its
-signature (``vector(ptr, lanes)``: takes these two, returns a vector) and the function that writes
-LLVM's instructions.
+which isn't checked, and ``lanes`` a constant. An `intrinsic` is called with the types of its
+arguments while Numba compiles. It returns a signature (``vector(ptr, lanes)``: takes these two,
+returns a vector) and ``codegen``, a function that writes LLVM's instructions: see `written`.
 """
 
 from llvmlite import ir
@@ -43,118 +41,104 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, ir.VectorType(FLOAT, vector.lanes))
 
 
-def code(write, ptr=None, to=None):
-    """Return Numba's ``codegen``: it calls ``write`` with LLVM's builder, and the arguments' values.
+def written(signature, write, ptr=None, to=None):
+    """Return ``signature``, and that LLVM's ``builder`` does ``write(builder, *arguments)`` for it.
 
-    Given the type of ``ptr``, the first two, ptr and i, become one pointer to ptr[i] as a ``to``.
+    Given the type of ``ptr``, the first two, ptr and i, become a pointer to ptr[i] as a ``to``.
     """
 
     def codegen(context, builder, signature, args):
-        if ptr is None:
-            return write(builder, *args)
-        if ptr.dtype != types.float32:
-            raise TypeError(f"{ptr} is not of float32")
-        is_array = isinstance(ptr, types.Array)
-        start = context.make_array(ptr)(context, builder, args[0]).data if is_array else args[0]
-        at_i = builder.gep(start, [args[1]])  # "get element pointer": start + i, in floats
-        at_i = builder.bitcast(at_i, context.get_value_type(to).as_pointer())
-        return write(builder, at_i, *args[2:])
+        if ptr is not None:
+            if ptr.dtype != types.float32:
+                raise TypeError(f"{ptr} is not of float32")
+            start, i, *args = args
+            if isinstance(ptr, types.Array):
+                start = context.make_array(ptr)(context, builder, start).data
+            start = builder.gep(start, [i])  # "get element pointer": start + i, in floats
+            args = builder.bitcast(start, context.get_value_type(to).as_pointer()), *args
+        result = write(builder, *args)
+        return None if signature.return_type == types.void else result
 
-    return codegen
+    return signature, codegen
+
+
+def call(builder, name, returns, *args, flags=()):
+    kind = ir.FunctionType(returns, [arg.type for arg in args])
+    return builder.call(builder.module.declare_intrinsic(name, fnty=kind), args, fastmath=flags)
+
+
+def shuffle(builder, x, lanes):
+    return builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(INT, len(lanes)), lanes))
 
 
 @intrinsic
 def as_pointer(typingctx, address):
     """Return the pointer to an address; `numba.carray` makes an array of it."""
-    return POINTER(types.intp), code(lambda builder, x: builder.inttoptr(x, FLOAT.as_pointer()))
+    return written(POINTER(types.intp), lambda b, x: b.inttoptr(x, FLOAT.as_pointer()))
 
 
 @intrinsic(prefer_literal=True)
 def accumulators(typingctx, count):
     """Return a pointer to ``count`` zeros, which are gone when the function returns.
 
-    It looks like memory, but LLVM keeps it in registers if there are enough, and if each index is
-    a constant, or becomes one as LLVM unrolls a short loop: then a store there writes no memory,
-    and only says what the sum is from now on. Otherwise it is on the stack, and slow.
+    It looks like memory, but is registers if there are enough, and if each index is a constant, or
+    becomes one as LLVM unrolls a short loop: a store then writes no memory, it only says what the
+    sum is from now on. Otherwise it is on the stack, and slow.
     """
 
     def write(builder, _):
-        start = cgutils.alloca_once(builder, ir.ArrayType(FLOAT, count.literal_value))
-        builder.store(ir.Constant(start.type.pointee, None), start)
+        zeros = ir.Constant(ir.ArrayType(FLOAT, count.literal_value), None)
+        start = cgutils.alloca_once_value(builder, zeros)
         return builder.bitcast(start, FLOAT.as_pointer())
 
-    return POINTER(count), code(write)
+    return written(POINTER(count), write)
 
 
 @intrinsic(prefer_literal=True)
 def load(typingctx, ptr, i, lanes):
     """Return ptr[i : i + lanes]."""
     vector = Vector(lanes.literal_value)
-    write = code(lambda builder, p, _: builder.load(p, align=4), ptr, vector)
-    return vector(ptr, types.intp, lanes), write
+    return written(vector(ptr, types.intp, lanes), lambda b, p, _: b.load(p, align=4), ptr, vector)
 
 
 @intrinsic(prefer_literal=True)
 def broadcast(typingctx, ptr, i, lanes):
     """Return a vector with ptr[i] in each lane."""
-    lane_0 = ir.Constant(ir.VectorType(INT, lanes.literal_value), None)
-
-    def write(builder, p, _):
-        one = builder.load(p, align=4)
-        return builder.shuffle_vector(one, one, lane_0)
-
-    return Vector(lanes.literal_value)(ptr, types.intp, lanes), code(write, ptr, Vector(1))
+    signature = Vector(lanes.literal_value)(ptr, types.intp, lanes)
+    first = [0] * lanes.literal_value
+    return written(signature, lambda b, p, _: shuffle(b, b.load(p, align=4), first), ptr, Vector(1))
 
 
 @intrinsic
 def store(typingctx, ptr, i, x):
     """ptr[i : i + lanes] = x."""
-
-    def write(builder, p, x):
-        builder.store(x, p, align=4)
-
-    return types.void(ptr, types.intp, x), code(write, ptr, x)
+    return written(types.void(ptr, types.intp, x), lambda b, p, x: b.store(x, p, align=4), ptr, x)
 
 
 @intrinsic
 def multiply_add(typingctx, x, y, z):
     """Return x * y + z, rounded once where the CPU can do that."""
-
-    def write(builder, x, y, z):
-        return builder.fadd(builder.fmul(x, y, flags=["contract"]), z, flags=["contract"])
-
-    return x(x, x, x), code(write)
+    once = {"flags": ["contract"]}
+    return written(x(x, x, x), lambda b, x, y, z: b.fadd(b.fmul(x, y, **once), z, **once))
 
 
 @intrinsic
 def sum_lanes(typingctx, x):
     """Return the sum of the lanes, in any order, as a float32."""
-
-    def write(builder, lanes):
-        kind = ir.FunctionType(FLOAT, [FLOAT, lanes.type])
-        name = f"llvm.vector.reduce.fadd.v{x.lanes}f32"
-        add = builder.module.declare_intrinsic(name, fnty=kind)
-        return builder.call(add, [FLOAT(-0.0), lanes], fastmath=["reassoc"])
-
-    return types.float32(x), code(write)
+    add = f"llvm.vector.reduce.fadd.v{x.lanes}f32", FLOAT, FLOAT(-0.0)
+    return written(types.float32(x), lambda b, x: call(b, *add, x, flags=["reassoc"]))
 
 
 @intrinsic
 def transpose(typingctx, x):
     """Return the transpose of 16 lanes, seen as 4 x 4."""
     lanes = [4 * row + column for column in range(4) for row in range(4)]
-    order = ir.Constant(ir.VectorType(INT, 16), lanes)
-    return x(x), code(lambda builder, x: builder.shuffle_vector(x, x, order))
+    return written(x(x), lambda b, x: shuffle(b, x, lanes))
 
 
 @intrinsic(prefer_literal=True)
 def prefetch(typingctx, ptr, i, locality):
     """Ask for the cache line of ptr[i], which need not exist, into L1 (locality 3) or L2 (2)."""
-    level = INT(locality.literal_value)
-
-    def write(builder, p, _):
-        kind = ir.FunctionType(ir.VoidType(), [p.type, INT, INT, INT])
-        ask = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
-        builder.call(ask, [p, INT(0), level, INT(1)])  # to read; locality; data, not code
-
-    return types.void(ptr, types.intp, locality), code(write, ptr, types.int8)
+    how = INT(0), INT(locality.literal_value), INT(1)  # to read; locality; data, not code
+    signature, ask = types.void(ptr, types.intp, locality), ("llvm.prefetch.p0", ir.VoidType())
+    return written(signature, lambda b, p, _: call(b, *ask, p, *how), ptr, types.int8)
