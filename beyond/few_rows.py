@@ -11,16 +11,12 @@ from beyond.vectors import accumulators, as_pointer, broadcast, load, multiply_a
 
 PACK_FROM = 16  # rows: from here on the lanes that 10 columns leave idle cost more than to pack b
 THREADS_FROM = 100_000  # multiply-adds of vectors: 15 to 30 µs, twice what it takes to wake threads
-ROWS = 5  # 5 x 2 sums, 2 vectors of b and one of a: 13 registers of 16 or more
-SUMS = ROWS * 2 * LANES
+ROWS = 5  # x 2 sums, 2 vectors of b, one of a: 13 registers. 5 sums would wait for their additions
 
 
 def multiply_few_rows(vectors):
-    """Return a function that takes 2 vectors of columns at a time; or 1 of even k and 1 of odd k.
-
-    With 5 sums alone, each would wait for its last addition.
-    """
-    steps = 2 // vectors
+    """Return a function that takes 2 vectors of columns at a time; or 1 of even k and 1 of odd k."""
+    steps, size = 2 // vectors, ROWS * 2 * LANES
 
     @njit
     def multiply(a, b, c):
@@ -34,7 +30,7 @@ def multiply_few_rows(vectors):
         stop = max(0, k - (past_row + n - 1) // max(1, n)) // steps * steps
         for row in range(0, m, ROWS):
             for column in range(0, n, vectors * LANES):
-                sums, out = accumulators(SUMS), accumulators(SUMS)
+                sums, out = accumulators(size), accumulators(size)
                 for i in range(0, stop, steps):
                     for r in range(ROWS):
                         for q in range(2):
@@ -43,13 +39,12 @@ def multiply_few_rows(vectors):
                             y = broadcast(a, min(row + r, m - 1) * k + i + step, LANES)
                             j = (2 * r + q) * LANES
                             store(sums, j, multiply_add(x, y, load(sums, j, LANES)))
-                # An index that isn't constant would push the sums out of registers: copy them.
-                for j in range(0, SUMS, LANES):
+                for j in range(0, size, LANES):  # so that only out is indexed by a variable
                     store(out, j, load(sums, j, LANES))
                 for r in range(min(ROWS, m - row)):
                     for j in range(min(vectors * LANES, n - column)):
-                        at, odd = 2 * r * LANES + j, (2 * r + 1) * LANES + j
-                        c[row + r, column + j] = out[at] + out[odd] if steps == 2 else out[at]
+                        even, odd = out[2 * r * LANES + j], out[(2 * r + 1) * LANES + j]
+                        c[row + r, column + j] = even + odd if steps == 2 else even
             add_k_tail(a, b, c, range(row, min(row + ROWS, m)), stop)
 
     return multiply
@@ -105,10 +100,11 @@ def matmul_numba_address(a, b):
     return c
 
 
-def refuse(a, b):
+def refuse(*operands):
     """Say what is wrong with the operands: a wrong address would crash the process."""
-    for x in a, b:
+    for x in operands:
         if not (isinstance(x, Tensor) and x.dtype is float32 and x.is_cpu):
             what = f"{x.dtype} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"takes float32 tensors on the CPU, not {what}")
-    raise ValueError(f"takes shapes (M, K) and (K, N), not {tuple(a.shape)} and {tuple(b.shape)}")
+    shapes = " and ".join(str(tuple(x.shape)) for x in operands)
+    raise ValueError(f"takes shapes (M, K) and (K, N), not {shapes}")

@@ -16,11 +16,10 @@ ADD = "define <16 x float> @f(<16 x float> %x) {%y = fadd <16 x float> %x, %x re
 
 
 def simd_registers():
-    """Return how many floats a SIMD register holds, and how many there are: what LLVM adds with.
+    """Return how many floats a SIMD register holds, and how many there are: see what LLVM adds with.
 
-    Numba may compile for another CPU than this (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES,
-    NUMBA_ENABLE_AVX; `magic_tuple` is the platform, CPU and features), and doesn't know the
-    features of each, but the registers' names tell: zmm (AVX-512), ymm, xmm, or NEON's.
+    Numba may compile for another CPU than this (NUMBA_CPU_NAME, ...; `magic_tuple` says for which),
+    and doesn't know each CPU's features. zmm is AVX-512, ymm AVX, xmm SSE, the rest NEON.
     """
     triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu, features)
@@ -33,9 +32,7 @@ def simd_registers():
 # 4 x 5 take 26 registers, 5 x 2 take 13. It loads (R + C) / (R * C) vectors a multiply-add.
 LANES, REGISTERS = simd_registers()
 ROWS, COLUMNS = (4, 5) if REGISTERS == 32 else (5, 2)
-
-# Rows are prefetched into L2 (2), as b fills L1 (3), for the second tile from here.
-PREFETCH = (4 if LANES == 16 else 1), 2, 2
+PREFETCH = (4 if LANES == 16 else 1), 2, 2  # rows a pass; into L2, as b fills L1; tiles ahead
 
 
 def make_micro_kernel(rows, columns, lanes, per_pass, locality):
@@ -79,10 +76,9 @@ def add_k_tail(a, b, c, rows, first):
 
 @njit
 def pack(b, k):
-    """Return the first k (a multiple of 4) of each column of b, one column after the other.
+    """Return the columns of b, as rows of k (a multiple of 4), each from a cache line's start on.
 
-    Each starts at a cache line, so that no vector lies in two. With 4 columns or more, 4 x 4
-    floats at a time are transposed in registers; the last four columns may overlap others.
+    Where there are 4, they are transposed 4 x 4 in registers; the last 4 may overlap others.
     """
     n, width = b.shape[1], (k + 15) // 16 * 16
     floats = np.empty(n * width + 16, np.float32)
@@ -90,23 +86,24 @@ def pack(b, k):
     packed = floats[start : start + n * width].reshape(n, width)
     if n < 4:
         packed[:, :k] = b[:k].T
-    for j in range(0, n if n >= 4 else 0, 4):
+        return packed
+    for column in range(0, n, 4):
+        j = min(column, n - 4)
         for i in range(0, k, 4):
-            block, column = accumulators(16), min(j, n - 4)
+            block = accumulators(16)
             for r in range(4):
-                store(block, 4 * r, load(b, (i + r) * n + column, 4))
+                store(block, 4 * r, load(b, (i + r) * n + j, 4))
             store(block, 0, transpose(load(block, 0, 16)))
             for r in range(4):
-                store(packed, (column + r) * width + i, load(block, 4 * r, 4))
+                store(packed, (j + r) * width + i, load(block, 4 * r, 4))
     return packed
 
 
 def multiply_tiles(rows, columns, lanes, per_pass=0, locality=2, ahead=0):
-    """Return a function for `njit`: c = a @ b by tiles of ``rows`` x ``columns``.
+    """Return a function for `njit`: c = a @ b by tiles, in a pass for each few columns.
 
-    Each few columns are a pass over a tile's rows: the lesson's 10 are 2 passes, or 5. The first
-    ones prefetch the tile ``ahead`` of it, so many rows per pass, until each cache line was asked
-    for twice, as a CPU may drop a request. Vectors of up to 8 lanes ask twice in one pass.
+    The first passes prefetch the tile ``ahead``, until each cache line was asked for twice, as a
+    CPU may drop a request. Vectors of up to 8 lanes ask twice in a pass, for a line is 16.
     """
     plain = make_micro_kernel(rows, columns, lanes, 0, locality)
     prefetching = make_micro_kernel(rows, columns, lanes, per_pass, locality)

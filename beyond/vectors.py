@@ -104,8 +104,10 @@ def load(typingctx, ptr, i, lanes):
 @intrinsic(prefer_literal=True)
 def broadcast(typingctx, ptr, i, lanes):
     """Return a vector with ptr[i] in each lane."""
-    signature = Vector(lanes.literal_value)(ptr, types.intp, lanes)
-    first = [0] * lanes.literal_value
+    first, signature = (
+        [0] * lanes.literal_value,
+        Vector(lanes.literal_value)(ptr, types.intp, lanes),
+    )
     return written(signature, lambda b, p, _: shuffle(b, b.load(p, align=4), first), ptr, Vector(1))
 
 
