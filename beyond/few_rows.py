@@ -6,64 +6,54 @@ from torch import Tensor, float32
 from ladder.rungs import rung
 
 from beyond.cpu import run
-from beyond.microkernel import LANES, add_k_tail, in_one_thread, with_prefetch
+from beyond.microkernel import LANES, in_one_thread, with_prefetch
 from beyond.vectors import accumulators, as_pointer, broadcast, load, multiply_add, store
 
 PACK_FROM = 16  # rows: from here on the lanes that 10 columns leave idle cost more than to pack b
 THREADS_FROM = 100_000  # multiply-adds of vectors: 15 to 30 µs, twice what it takes to wake threads
-ROWS = 5  # x 2 sums, 2 vectors of b, one of a: 13 registers. 5 sums would wait for their additions
+ROWS, VECTORS = 5, 2 if LANES == 8 else 1  # of columns; one has a sum for even k and one for odd k,
+STEPS, WIDTH, SIZE = 2 // VECTORS, VECTORS * LANES, ROWS * 2 * LANES  # as 5 sums wait for adding
 
 
-def multiply_few_rows(vectors):
-    """Return a function that takes 2 vectors of columns at a time; or 1 of even k and 1 of odd k."""
-    steps, size = 2 // vectors, ROWS * 2 * LANES
+@njit
+def multiply_few_rows(a, b, c):
+    """c = a @ b, with b as it is: the lanes are neighbouring columns, each times a float of a.
 
-    @njit
-    def multiply(a, b, c):
-        """c = a @ b, with b as it is: the lanes are neighbouring columns, each times a float of a.
-
-        A vector may run past the end of a row of b; those lanes are discarded. The last rows of b,
-        where that would be past its end, are the k tail.
-        """
-        (m, k), n = a.shape, b.shape[1]
-        past_row = -n % (vectors * LANES)
-        stop = max(0, k - (past_row + n - 1) // max(1, n)) // steps * steps
-        for row in range(0, m, ROWS):
-            for column in range(0, n, vectors * LANES):
-                sums, out = accumulators(size), accumulators(size)
-                for i in range(0, stop, steps):
-                    for r in range(ROWS):
-                        for q in range(2):
-                            step, right = (q, 0) if steps == 2 else (0, q * LANES)
-                            x = load(b, (i + step) * n + column + right, LANES)
-                            y = broadcast(a, min(row + r, m - 1) * k + i + step, LANES)
-                            j = (2 * r + q) * LANES
-                            store(sums, j, multiply_add(x, y, load(sums, j, LANES)))
-                for j in range(0, size, LANES):  # so that only out is indexed by a variable
-                    store(out, j, load(sums, j, LANES))
-                for r in range(min(ROWS, m - row)):
-                    for j in range(min(vectors * LANES, n - column)):
-                        even, odd = out[2 * r * LANES + j], out[(2 * r + 1) * LANES + j]
-                        c[row + r, column + j] = even + odd if steps == 2 else even
-            add_k_tail(a, b, c, range(row, min(row + ROWS, m)), stop)
-
-    return multiply
-
-
-one_vector, two_vectors = multiply_few_rows(1), multiply_few_rows(2)
+    A vector may run past the end of a row of b; those lanes are discarded. The last rows, where
+    that would be past the end of b, are the k tail.
+    """
+    (m, k), n = a.shape, b.shape[1]
+    stop = max(0, k - (-n % WIDTH + n - 1) // max(1, n)) // STEPS * STEPS
+    for row in range(0, m, ROWS):
+        for column in range(0, n, WIDTH):
+            sums, out = accumulators(SIZE), accumulators(SIZE)
+            for i in range(0, stop, STEPS):
+                for r in range(ROWS):
+                    for q in range(2):
+                        step, right = (q, 0) if STEPS == 2 else (0, q * LANES)
+                        x = load(b, (i + step) * n + column + right, LANES)
+                        y = broadcast(a, min(row + r, m - 1) * k + i + step, LANES)
+                        j = (2 * r + q) * LANES
+                        store(sums, j, multiply_add(x, y, load(sums, j, LANES)))
+            for j in range(0, SIZE, LANES):  # so that only out is indexed by a variable
+                store(out, j, load(sums, j, LANES))
+            for i in range(row, min(row + ROWS, m)):
+                for j in range(column, min(column + WIDTH, n)):
+                    at = 2 * (i - row) * LANES + j - column
+                    c[i, j] = out[at] + out[at + LANES] if STEPS == 2 else out[at]
+                    for tail in range(stop, k):
+                        c[i, j] += a[i, tail] * b[tail, j]
 
 
 @njit
 def multiply(a, b, c):
     """c = a @ b in the way that takes the least time."""
-    if len(a) >= PACK_FROM and a.size * b.shape[1] >= THREADS_FROM * LANES:
-        with_prefetch(a, b, c)
-    elif len(a) >= PACK_FROM:
+    if len(a) < PACK_FROM:
+        multiply_few_rows(a, b, c)
+    elif a.size * b.shape[1] < THREADS_FROM * LANES:
         in_one_thread(a, b, c)
-    elif b.shape[1] > LANES:
-        two_vectors(a, b, c)
     else:
-        one_vector(a, b, c)
+        with_prefetch(a, b, c)
 
 
 @njit

@@ -1,6 +1,4 @@
-"""The micro-kernel, and what surrounds it, in the words of the BLAS libraries: b is packed, and the
-micro-kernel computes a tile of c in registers, while rows of a for later are on their way.
-"""
+"""A tile of c in registers, computed by a micro-kernel, as BLAS libraries call it, from packed b."""
 
 import numpy as np
 from llvmlite import binding as llvm
@@ -12,20 +10,19 @@ from ladder.rungs import rung
 from beyond.cpu import run
 from beyond.vectors import accumulators, load, multiply_add, prefetch, store, sum_lanes, transpose
 
-ADD = "define <16 x float> @f(<16 x float> %x) {%y = fadd <16 x float> %x, %x ret <16 x float> %y}"
-
 
 def simd_registers():
-    """Return how many floats a SIMD register holds, and how many there are: see what LLVM adds with.
+    """Return how many floats a SIMD register holds, and how many there are, by what LLVM adds with:
 
-    Numba may compile for another CPU than this (NUMBA_CPU_NAME, ...; `magic_tuple` says for which),
-    and doesn't know each CPU's features. zmm is AVX-512, ymm AVX, xmm SSE, the rest NEON.
+    zmm (AVX-512), ymm (AVX), xmm (SSE), or NEON's. `magic_tuple` is the platform, CPU and features
+    that Numba compiles for, which NUMBA_CPU_NAME and others change.
     """
     triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu, features)
-    assembly = machine.emit_assembly(llvm.parse_assembly(ADD))
+    add = "{%y = fadd <16 x float> %x, %x ret <16 x float> %y}"
+    add = llvm.parse_assembly(f"define <16 x float> @add(<16 x float> %x) {add}")
     sizes = {"zmm": (16, 32), "ymm": (8, 16), "xmm": (4, 16), "": (4, 32)}
-    return next(sizes[name] for name in sizes if name in assembly)
+    return next(sizes[name] for name in sizes if name in machine.emit_assembly(add))
 
 
 # A tile of R rows x C columns has R * C sums, and needs C vectors of b and one of a beside them:
@@ -40,11 +37,10 @@ def make_micro_kernel(rows, columns, lanes, per_pass, locality):
 
     @njit
     def micro_kernel(a, packed, c, row, column, later, first):
-        """Compute the tile of c at (row, column), but for the k tail.
+        """Compute the tile of c at (row, column). A row or column past the last is the last again.
 
-        The lanes are neighbouring k, so each sum is partial sums, added up in the end. A row or
-        column that the last tile lacks is the one before again, and is not stored. Meanwhile
-        ``per_pass`` rows of the tile at row ``later`` are prefetched, from its ``first`` on.
+        The lanes are neighbouring k, so each sum is partial sums, added up in the end. Meanwhile
+        rows of the tile at row ``later`` are prefetched, from its ``first`` on.
         """
         (m, k), (n, width) = a.shape, packed.shape
         sums = accumulators(size)
@@ -59,27 +55,15 @@ def make_micro_kernel(rows, columns, lanes, per_pass, locality):
                     store(sums, j, multiply_add(x, y, load(sums, j, lanes)))
         for r in range(rows):
             for q in range(columns):
-                if row + r < m and column + q < n:
-                    c[row + r, column + q] = sum_lanes(load(sums, (columns * r + q) * lanes, lanes))
+                i, j = min(row + r, m - 1), min(column + q, n - 1)
+                c[i, j] = sum_lanes(load(sums, (columns * r + q) * lanes, lanes))
 
     return micro_kernel
 
 
 @njit
-def add_k_tail(a, b, c, rows, first):
-    """c[rows] += a[rows, first:] @ b[first:], for the last k, which don't fill a vector."""
-    for i in rows:
-        for k in range(first, len(b)):
-            for j in range(c.shape[1]):
-                c[i, j] += a[i, k] * b[k, j]
-
-
-@njit
 def pack(b, k):
-    """Return the columns of b, as rows of k (a multiple of 4), each from a cache line's start on.
-
-    Where there are 4, they are transposed 4 x 4 in registers; the last 4 may overlap others.
-    """
+    """Return the first k (a multiple of 4) of each column, from the start of a cache line on."""
     n, width = b.shape[1], (k + 15) // 16 * 16
     floats = np.empty(n * width + 16, np.float32)
     start = -(floats.ctypes.data // 4) % 16
@@ -88,7 +72,7 @@ def pack(b, k):
         packed[:, :k] = b[:k].T
         return packed
     for column in range(0, n, 4):
-        j = min(column, n - 4)
+        j = min(column, n - 4)  # the last four may overlap
         for i in range(0, k, 4):
             block = accumulators(16)
             for r in range(4):
@@ -102,8 +86,8 @@ def pack(b, k):
 def multiply_tiles(rows, columns, lanes, per_pass=0, locality=2, ahead=0):
     """Return a function for `njit`: c = a @ b by tiles, in a pass for each few columns.
 
-    The first passes prefetch the tile ``ahead``, until each cache line was asked for twice, as a
-    CPU may drop a request. Vectors of up to 8 lanes ask twice in a pass, for a line is 16.
+    The first passes prefetch the tile ``ahead``, until each cache line (16 floats) was asked for
+    twice, as a CPU may drop a request. Vectors of up to 8 lanes ask twice in a pass.
     """
     plain = make_micro_kernel(rows, columns, lanes, 0, locality)
     prefetching = make_micro_kernel(rows, columns, lanes, per_pass, locality)
@@ -121,7 +105,10 @@ def multiply_tiles(rows, columns, lanes, per_pass=0, locality=2, ahead=0):
                     prefetching(a, packed, c, row, column, later, first)
                 else:
                     plain(a, packed, c, row, column, later, first)
-            add_k_tail(a, b, c, range(row, min(row + rows, m)), whole)
+            for i in range(row, min(row + rows, m)):
+                for tail in range(whole, k):  # the k tail: what is left after whole vectors
+                    for j in range(n):
+                        c[i, j] += a[i, tail] * b[tail, j]
 
     return multiply
 

@@ -1,8 +1,7 @@
 """A SIMD vector of float32 as a type of Numba's own, and what one can do with it.
 
-LLVM, Numba's compiler, turns a loop into SIMD instructions as it sees fit, and decides what stays
-in registers. Where that isn't good enough, C has intrinsics, functions that stand for one
-instruction, and Numba has none. Here they are. A dot product, 8 floats at a time:
+LLVM, Numba's compiler, uses SIMD instructions and registers as it sees fit. Where that isn't good
+enough, C has intrinsics, functions that stand for an instruction. Here they are for Numba:
 
     >>> @njit
     ... def dot(x, y):  # of a length that is a multiple of 8
@@ -13,11 +12,10 @@ instruction, and Numba has none. Here they are. A dot product, 8 floats at a tim
     >>> dot(np.ones(16, np.float32), np.full(16, 3, np.float32))
     48.0
 
-A `Vector` of 4, 8 or 16 floats, its lanes, is one register, or several if the CPU's are narrower.
-``ptr`` is a contiguous float32 array or a pointer, ``i`` the index of a float there in C order,
-which isn't checked, and ``lanes`` a constant. An `intrinsic` is called with the types of its
-arguments while Numba compiles. It returns a signature (``vector(ptr, lanes)``: takes these two,
-returns a vector) and ``codegen``, a function that writes LLVM's instructions: see `written`.
+A `Vector` of 4, 8 or 16 floats (lanes) is one register, or several if the CPU's are narrower.
+``ptr`` is a contiguous float32 array or a pointer, ``i`` a float's index there in C order, which
+isn't checked, ``lanes`` a constant. Numba calls an `intrinsic` while it compiles, with the types of
+the arguments, for a signature (``vector(ptr, lanes)`` returns a vector) and `written` code.
 """
 
 from llvmlite import ir
@@ -42,9 +40,9 @@ class VectorModel(models.PrimitiveModel):
 
 
 def written(signature, write, ptr=None, to=None):
-    """Return ``signature``, and that LLVM's ``builder`` does ``write(builder, *arguments)`` for it.
+    """Return the signature, and Numba's ``codegen``: LLVM's ``builder`` writes what ``write`` says.
 
-    Given the type of ``ptr``, the first two, ptr and i, become a pointer to ptr[i] as a ``to``.
+    With the type of ``ptr``, the arguments ptr and i become a pointer to ptr[i], of type ``to``.
     """
 
     def codegen(context, builder, signature, args):
@@ -81,17 +79,12 @@ def as_pointer(typingctx, address):
 def accumulators(typingctx, count):
     """Return a pointer to ``count`` zeros, which are gone when the function returns.
 
-    It looks like memory, but is registers if there are enough, and if each index is a constant, or
-    becomes one as LLVM unrolls a short loop: a store then writes no memory, it only says what the
-    sum is from now on. Otherwise it is on the stack, and slow.
+    A store there writes no memory, it says which register is the sum from now on: if there are
+    enough, and each index is a constant, or is one when LLVM has unrolled a short loop.
     """
-
-    def write(builder, _):
-        zeros = ir.Constant(ir.ArrayType(FLOAT, count.literal_value), None)
-        start = cgutils.alloca_once_value(builder, zeros)
-        return builder.bitcast(start, FLOAT.as_pointer())
-
-    return written(POINTER(count), write)
+    zeros = ir.Constant(ir.ArrayType(FLOAT, count.literal_value), None)
+    start = cgutils.alloca_once_value  # a place on the stack, unless LLVM finds registers
+    return written(POINTER(count), lambda b, _: b.bitcast(start(b, zeros), FLOAT.as_pointer()))
 
 
 @intrinsic(prefer_literal=True)
