@@ -1,7 +1,7 @@
 """The ladder goes on: NumPy, then the course's three loops, compiled, one step at a time.
 
-The full shape reads 157 MB for 0.78 GFLOP: what counts is how fast `a` comes from memory. How much
-faster a rung is than the one above it was measured on two cores of an AMD EPYC (MACHINE).
+The full shape reads 157 MB for 0.78 GFLOP: what counts is how fast `a` comes from memory. Factors
+to the rung above were measured on two cores of an AMD EPYC (Zen 5); see docs/cpu.md for more.
 """
 
 import numpy as np

@@ -65,19 +65,13 @@ def multiply_at(a, b, c, m, k, n):
 
 @rung(step=lambda m, k, n: m < PACK_FROM)  # with more rows it runs the same code
 def matmul_numba_few_rows(a, b):
-    """With up to 15 rows, packing b costs more than it saves, and waking other threads, too.
-
-    FEW_FIGURES
-    """
+    """With up to 15 rows, packing b costs more than it saves, and waking other threads, too."""
     return run(multiply, a, b.contiguous())
 
 
 @rung()
 def matmul_numba_address(a, b):
-    """Addresses instead of arrays: wrapping three tensors takes longer than the small product.
-
-    ADDRESS_FIGURES
-    """
+    """Addresses instead of arrays: wrapping three tensors takes longer than the small product."""
     try:
         (m, k), (rows, n) = a.shape, b.shape
         right = rows == k and a.dtype is b.dtype is float32 and a.is_cpu and b.is_cpu
@@ -90,11 +84,10 @@ def matmul_numba_address(a, b):
     return c
 
 
-def refuse(*operands):
+def refuse(a, b):
     """Say what is wrong with the operands: a wrong address would crash the process."""
-    for x in operands:
+    for x in a, b:
         if not (isinstance(x, Tensor) and x.dtype is float32 and x.is_cpu):
             what = f"{x.dtype} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"takes float32 tensors on the CPU, not {what}")
-    shapes = " and ".join(str(tuple(x.shape)) for x in operands)
-    raise ValueError(f"takes shapes (M, K) and (K, N), not {shapes}")
+    raise ValueError(f"takes shapes (M, K) and (K, N), not {tuple(a.shape)} and {tuple(b.shape)}")

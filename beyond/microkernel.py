@@ -12,11 +12,9 @@ from beyond.vectors import accumulators, load, multiply_add, prefetch, store, su
 
 
 def simd_registers():
-    """Return how many floats a SIMD register holds, and how many there are, by what LLVM adds with:
-
-    zmm (AVX-512), ymm (AVX), xmm (SSE), or NEON's. `magic_tuple` is the platform, CPU and features
-    that Numba compiles for, which NUMBA_CPU_NAME and others change.
-    """
+    """Return how many floats a SIMD register holds, and how many there are: LLVM adds with zmm
+    (AVX-512), ymm (AVX), xmm (SSE), or NEON's. `magic_tuple` is the platform, CPU and features
+    that Numba compiles for, which NUMBA_CPU_NAME and others change."""
     triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu, features)
     add = "{%y = fadd <16 x float> %x, %x ret <16 x float> %y}"
@@ -29,7 +27,8 @@ def simd_registers():
 # 4 x 5 take 26 registers, 5 x 2 take 13. It loads (R + C) / (R * C) vectors a multiply-add.
 LANES, REGISTERS = simd_registers()
 ROWS, COLUMNS = (4, 5) if REGISTERS == 32 else (5, 2)
-PREFETCH = (4 if LANES == 16 else 1), 2, 2  # rows a pass; into L2, as b fills L1; tiles ahead
+# Rows a pass, to ask for a line twice in those over 10 columns; L2, as b fills L1; tiles ahead.
+PREFETCH = ROWS * max(1, LANES // 8) * COLUMNS // 10, 2, 2
 
 
 def make_micro_kernel(rows, columns, lanes, per_pass, locality):
@@ -37,11 +36,9 @@ def make_micro_kernel(rows, columns, lanes, per_pass, locality):
 
     @njit
     def micro_kernel(a, packed, c, row, column, later, first):
-        """Compute the tile of c at (row, column). A row or column past the last is the last again.
-
+        """Compute the tile of c at (row, column); a row or column past the last is the last again.
         The lanes are neighbouring k, so each sum is partial sums, added up in the end. Meanwhile
-        rows of the tile at row ``later`` are prefetched, from its ``first`` on.
-        """
+        rows of the tile at row ``later`` are prefetched, from its ``first`` on."""
         (m, k), (n, width) = a.shape, packed.shape
         sums = accumulators(size)
         for i in range(0, k // lanes * lanes, lanes):
@@ -70,8 +67,7 @@ def pack(b, k):
     packed = floats[start : start + n * width].reshape(n, width)
     if n < 4:
         packed[:, :k] = b[:k].T
-        return packed
-    for column in range(0, n, 4):
+    for column in range(0, n if n >= 4 else 0, 4):
         j = min(column, n - 4)  # the last four may overlap
         for i in range(0, k, 4):
             block = accumulators(16)
@@ -120,17 +116,11 @@ with_prefetch = njit(parallel=True)(multiply_tiles(ROWS, COLUMNS, LANES, *PREFET
 
 @rung()
 def matmul_numba_tile(a, b):
-    """A register tile: 4 x 5 sums at a time (5 x 2 with 16 registers), so each load serves several.
-
-    TILE_FIGURES
-    """
+    """A register tile: 4 x 5 sums at a time (5 x 2 with 16 registers), so each load serves several."""
     return run(in_all_threads, a, b.contiguous())
 
 
 @rung()
 def matmul_numba_prefetch(a, b):
-    """While a tile is computed, the rows of a later one are on their way from memory.
-
-    PREFETCH_FIGURES
-    """
+    """While a tile is computed, the rows of a later one are on their way from memory."""
     return run(with_prefetch, a, b.contiguous())

@@ -77,11 +77,9 @@ def as_pointer(typingctx, address):
 
 @intrinsic(prefer_literal=True)
 def accumulators(typingctx, count):
-    """Return a pointer to ``count`` zeros, which are gone when the function returns.
-
-    A store there writes no memory, it says which register is the sum from now on: if there are
-    enough, and each index is a constant, or is one when LLVM has unrolled a short loop.
-    """
+    """Return a pointer to ``count`` zeros that live as long as the function runs, in registers if
+    there are enough, and if each index is a constant, or is one when LLVM has unrolled a short
+    loop. A store there writes no memory then, it says which register is the sum from now on."""
     zeros = ir.Constant(ir.ArrayType(FLOAT, count.literal_value), None)
     start = cgutils.alloca_once_value  # a place on the stack, unless LLVM finds registers
     return written(POINTER(count), lambda b, _: b.bitcast(start(b, zeros), FLOAT.as_pointer()))
@@ -97,11 +95,9 @@ def load(typingctx, ptr, i, lanes):
 @intrinsic(prefer_literal=True)
 def broadcast(typingctx, ptr, i, lanes):
     """Return a vector with ptr[i] in each lane."""
-    first, signature = (
-        [0] * lanes.literal_value,
-        Vector(lanes.literal_value)(ptr, types.intp, lanes),
-    )
-    return written(signature, lambda b, p, _: shuffle(b, b.load(p, align=4), first), ptr, Vector(1))
+    vector, one = Vector(lanes.literal_value), Vector(1)
+    signature, lane_0 = vector(ptr, types.intp, lanes), [0] * vector.lanes
+    return written(signature, lambda b, p, _: shuffle(b, b.load(p, align=4), lane_0), ptr, one)
 
 
 @intrinsic
