@@ -1,7 +1,7 @@
 """The ladder goes on: NumPy, then the course's three loops, compiled, one step at a time.
 
-The full shape reads 157 MB for 0.78 GFLOP: what counts is how fast `a` comes from memory. What a
-rung brought was measured on two cores of an AMD EPYC (Zen 5), as all figures in this folder.
+The full shape reads 157 MB for 0.78 GFLOP: what counts is how fast `a` comes from memory. Factors
+to the rung above were measured on two cores of an AMD EPYC (Zen 5); see docs/cpu.md for more.
 """
 
 import numpy as np
@@ -11,7 +11,14 @@ from numba import njit, prange
 from ladder.rungs import ANY_ORDER, rung
 
 
-@rung()
+def run(multiply, a, b):
+    """Return the new c that ``multiply(a, b, c)`` fills; its arguments are NumPy's views."""
+    c = a.new_empty(len(a), b.shape[1])
+    multiply(a.contiguous().numpy(), b.numpy(), c.numpy())
+    return c
+
+
+@rung(step=False)
 def matmul_numpy(a, b):
     """For comparison: NumPy's @, which is OpenBLAS where torch has MKL."""
     return torch.from_numpy(a.numpy() @ b.numpy())
@@ -31,31 +38,26 @@ vectorized = njit(fastmath=ANY_ORDER)(loops)
 parallel = njit(fastmath=ANY_ORDER, parallel=True)(loops)
 
 
-@rung()
+@rung(step=False)
 def matmul_numba_loops(a, b):
     """The course's three loops, all compiled: no Python left, one multiplication at a time."""
-    c = a.new_empty(len(a), b.shape[1])
-    compiled(a.numpy(), b.numpy(), c.numpy())
-    return c
+    return run(compiled, a, b)
 
 
 @rung()
 def matmul_numba_vector(a, b):
-    """b stored by columns (31 KB, copied once), so that SIMD instructions read a and b along k.
+    """ANY_ORDER lets SIMD instructions split a sum, and b is stored by columns, so they can load it.
 
-    Brought 11 times on the full shape, 1.7 on the small one.
+    ``b.T.contiguous().T`` is b again, but copied so that a column's floats are neighbours, as those
+    of a row of a are. 11x faster on the full shape, 1.7x on the small one.
     """
-    c = a.new_empty(len(a), b.shape[1])
-    vectorized(a.contiguous().numpy(), b.T.contiguous().T.numpy(), c.numpy())
-    return c
+    return run(vectorized, a, b.T.contiguous().T)
 
 
 @rung()
 def matmul_numba_parallel(a, b):
-    """The rows of c split across all cores.
+    """The rows of c split across all cores: slower with few rows, as threads have to wake.
 
-    Brought 1.9 times on the full shape, and cost 1.1 to 1.8 on the small one: threads have to wake.
+    1.9x faster on the full shape, 1.1-1.8x slower on the small one: waking costs more than the work.
     """
-    c = a.new_empty(len(a), b.shape[1])
-    parallel(a.contiguous().numpy(), b.T.contiguous().T.numpy(), c.numpy())
-    return c
+    return run(parallel, a, b.T.contiguous().T)

@@ -1,48 +1,47 @@
 """Few rows: what surrounds the product takes longer than the product."""
 
-import torch
 from numba import carray, njit
+from torch import Tensor, float32
 
-from beyond import microkernel
-from beyond.microkernel import LANES, ROWS, TILE, add_product, add_rest
-from beyond.vectors import broadcast, floats_at, load, registers, store
+from beyond.cpu import run
+from beyond.microkernel import LANES, in_one_thread, with_prefetch
+from beyond.vectors import accumulators, as_pointer, broadcast, load, multiply_add, store
 from ladder.rungs import rung
 
-# From this many rows on it pays to pack b, and from this many multiply-adds of vectors on to wake
-# the other threads. Measured with AVX2 and AVX-512.
-PACK_FROM = 16
-THREADS_FROM = 35_000
+PACK_FROM = 16  # rows: from here on the lanes that 10 columns leave idle cost more than to pack b
+THREADS_FROM = 100_000  # multiply-adds of vectors: 15 to 30 µs, twice what it takes to wake threads
+ROWS, VECTORS = 5, 2 if LANES == 8 else 1  # of columns; one has a sum for even k and one for odd k,
+STEPS, WIDTH, SIZE = 2 // VECTORS, VECTORS * LANES, ROWS * 2 * LANES  # as 5 sums wait for adding
 
 
 @njit
 def multiply_few_rows(a, b, c):
-    """c = a @ b, with b as it is: the lanes are neighbouring columns, each times one float of a.
+    """c = a @ b, with b as it is: the lanes are neighbouring columns, each times a float of a.
 
-    If a row has fewer floats left, a vector goes on with the next row's, which are thrown away in
-    the end; the last rows of b, where that would reach past its end, are left to `add_rest`. Even
-    and odd k have sums of their own: 5 sums alone would idle, each waiting for its last addition.
+    A vector may run past the end of a row of b; those lanes are discarded. The last rows, where
+    that would be past the end of b, are the k tail.
     """
     (m, k), n = a.shape, b.shape[1]
-    past_row = -n % LANES
-    stop = max(0, k - (past_row + n - 1) // max(1, n)) // 2 * 2
+    stop = max(0, k - (-n % WIDTH + n - 1) // max(1, n)) // STEPS * STEPS
     for row in range(0, m, ROWS):
-        for column in range(0, n, LANES):
-            sums, out = registers(TILE), registers(TILE)
-            for i in range(0, stop, 2):
-                x = load(b, i * n + column, LANES)
-                y = load(b, (i + 1) * n + column, LANES)
+        for column in range(0, n, WIDTH):
+            sums, out = accumulators(SIZE), accumulators(SIZE)
+            for i in range(0, stop, STEPS):
                 for r in range(ROWS):
-                    at = min(row + r, m - 1) * k + i
-                    add_product(sums, 2 * r, x, broadcast(a, at, LANES))
-                    add_product(sums, 2 * r + 1, y, broadcast(a, at + 1, LANES))
-            # An index that isn't a constant would push the sums out of registers: copy them first.
-            for j in range(2 * ROWS):
-                store(out, j * LANES, load(sums, j * LANES, LANES))
-            for r in range(min(ROWS, m - row)):
-                for j in range(min(LANES, n - column)):
-                    at = 2 * r * LANES + j
-                    c[row + r, column + j] = out[at] + out[at + LANES]
-        add_rest(a, b, c, row, stop)
+                    for q in range(2):
+                        step, right = (q, 0) if STEPS == 2 else (0, q * LANES)
+                        x = load(b, (i + step) * n + column + right, LANES)
+                        y = broadcast(a, min(row + r, m - 1) * k + i + step, LANES)
+                        j = (2 * r + q) * LANES
+                        store(sums, j, multiply_add(x, y, load(sums, j, LANES)))
+            for j in range(0, SIZE, LANES):  # so that only out is indexed by a variable
+                store(out, j, load(sums, j, LANES))
+            for i in range(row, min(row + ROWS, m)):
+                for j in range(column, min(column + WIDTH, n)):
+                    at = 2 * (i - row) * LANES + j - column
+                    c[i, j] = out[at] + out[at + LANES] if STEPS == 2 else out[at]
+                    for tail in range(stop, k):
+                        c[i, j] += a[i, tail] * b[tail, j]
 
 
 @njit
@@ -50,43 +49,44 @@ def multiply(a, b, c):
     """c = a @ b in the way that takes the least time."""
     if len(a) < PACK_FROM:
         multiply_few_rows(a, b, c)
-    elif a.size * b.shape[1] <= THREADS_FROM * LANES:
-        microkernel.multiply_tiles(a, b, c, 1)
+    elif a.size * b.shape[1] < THREADS_FROM * LANES:
+        in_one_thread(a, b, c)
     else:
-        microkernel.multiply_tiles_in_all_threads(a, b, c, 1)
+        with_prefetch(a, b, c)
 
 
 @njit
 def multiply_at(a, b, c, m, k, n):
     """The same, for addresses."""
-    left, right = carray(floats_at(a), (m, k)), carray(floats_at(b), (k, n))
-    multiply(left, right, carray(floats_at(c), (m, n)))
+    left, right = carray(as_pointer(a), (m, k)), carray(as_pointer(b), (k, n))
+    multiply(left, right, carray(as_pointer(c), (m, n)))
 
 
-@rung()
+@rung(step=lambda m, k, n: m < PACK_FROM)  # with more rows it runs the same code
 def matmul_numba_few_rows(a, b):
-    """With up to 15 rows, packing b costs more than it saves, and waking other threads, too.
-
-    Brought 1.6 to 1.8 times on the small shape.
-    """
-    c = a.new_empty(len(a), b.shape[1])
-    multiply(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy())
-    return c
+    """With up to 15 rows, packing b costs more than it saves, and waking other threads, too."""
+    return run(multiply, a, b.contiguous())
 
 
 @rung()
 def matmul_numba_address(a, b):
-    """Addresses instead of arrays: wrapping three tensors takes longer than the small product.
-
-    Brought 1.5 to 1.6 times on the small shape. A wrong address would end the process, so it
-    checks its operands itself.
-    """
-    for x in a, b:
-        if not isinstance(x, torch.Tensor) or x.dtype is not torch.float32 or not x.is_cpu:
-            raise TypeError(f"a float32 tensor in memory is needed, not {x!r:.80}")
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
-        raise ValueError(f"shapes (M, K) and (K, N) are needed, not {a.shape} and {b.shape}")
-    (m, k), n = a.shape, b.shape[1]
+    """Addresses instead of arrays: wrapping three tensors takes longer than the small product."""
+    try:
+        (m, k), (rows, n) = a.shape, b.shape
+        right = rows == k and a.dtype is b.dtype is float32 and a.is_cpu and b.is_cpu
+    except (AttributeError, TypeError, ValueError):
+        right = False
+    if not right:
+        refuse(a, b)
     a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
     multiply_at(a.data_ptr(), b.data_ptr(), c.data_ptr(), m, k, n)
     return c
+
+
+def refuse(a, b):
+    """Say what is wrong with the operands: a wrong address would crash the process."""
+    for x in a, b:
+        if not (isinstance(x, Tensor) and x.dtype is float32 and x.is_cpu):
+            what = f"{x.dtype} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"takes float32 tensors on the CPU, not {what}")
+    raise ValueError(f"takes shapes (M, K) and (K, N), not {tuple(a.shape)} and {tuple(b.shape)}")

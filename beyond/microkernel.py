@@ -1,125 +1,125 @@
-"""The micro-kernel, and what surrounds it, in the words of the BLAS libraries: b is packed, the
-micro-kernel walks along k, and what it will need next is fetched from memory meanwhile.
-"""
+"""A tile of c in registers, computed by a micro-kernel, as BLAS libraries call it, from packed b."""
 
 import numpy as np
 from llvmlite import binding as llvm
 from numba import njit, prange
 from numba.core.registry import cpu_target
 
-from beyond.vectors import load, multiply_add, prefetch, registers, store, total
+from beyond.cpu import run
+from beyond.vectors import accumulators, load, multiply_add, prefetch, store, sum_lanes, transpose
 from ladder.rungs import rung
 
-ADD = "define <16 x float> @f(<16 x float> %x) {%y = fadd <16 x float> %x, %x ret <16 x float> %y}"
 
-
-def simd_lanes():
-    """Return how many floats are in a register that Numba compiles for, by what LLVM makes of ADD.
-
-    That need not be this CPU's (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES, NUMBA_ENABLE_AVX), and Numba
-    doesn't know every CPU's features. The registers are named zmm, ymm, xmm (SSE) or v (NEON).
-    """
+def simd_registers():
+    """Return how many floats a SIMD register holds, and how many there are: LLVM adds with zmm
+    (AVX-512), ymm (AVX), xmm (SSE), or NEON's. `magic_tuple` is the platform, CPU and features
+    that Numba compiles for, which NUMBA_CPU_NAME and others change."""
     triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu, features)
-    assembly = machine.emit_assembly(llvm.parse_assembly(ADD))
-    return 16 if "zmm" in assembly else 8 if "ymm" in assembly else 4
+    add = "{%y = fadd <16 x float> %x, %x ret <16 x float> %y}"
+    add = llvm.parse_assembly(f"define <16 x float> @add(<16 x float> %x) {add}")
+    sizes = {"zmm": (16, 32), "ymm": (8, 16), "xmm": (4, 16), "": (4, 32)}
+    return next(sizes[name] for name in sizes if name in machine.emit_assembly(add))
 
 
-LANES = simd_lanes()
-ROWS = 5  # 5 x 2 sums, 2 vectors of b and 1 of a: 13 registers of the CPU's 16 (or 32)
-TILE = ROWS * 2 * LANES
+# A tile of R rows x C columns has R * C sums, and needs C vectors of b and one of a beside them:
+# 4 x 5 take 26 registers, 5 x 2 take 13. It loads (R + C) / (R * C) vectors a multiply-add.
+LANES, REGISTERS = simd_registers()
+ROWS, COLUMNS = (4, 5) if REGISTERS == 32 else (5, 2)
+# Rows a pass, to ask for a line twice in those over 10 columns; L2, as b fills L1; tiles ahead.
+PREFETCH = ROWS * max(1, LANES // 8) * COLUMNS // 10, 2, 2
 
 
-@njit
-def add_product(sums, j, x, y):
-    """sums[j] += x * y, for vectors."""
-    store(sums, j * LANES, multiply_add(x, y, load(sums, j * LANES, LANES)))
+def make_micro_kernel(rows, columns, lanes, per_pass, locality):
+    size = rows * columns * lanes
 
+    @njit
+    def micro_kernel(a, packed, c, row, column, later, first):
+        """Compute the tile of c at (row, column); a row or column past the last is the last again.
+        The lanes are neighbouring k, so each sum is partial sums, added up in the end. Meanwhile
+        rows of the tile at row ``later`` are prefetched, from its ``first`` on."""
+        (m, k), (n, width) = a.shape, packed.shape
+        sums = accumulators(size)
+        for i in range(0, k // lanes * lanes, lanes):
+            for r in range(per_pass):
+                prefetch(a, (later + (first + r) % rows) * k + i, locality)
+            for r in range(rows):  # LLVM unrolls these two loops, and loads each vector once
+                for q in range(columns):
+                    x = load(a, min(row + r, m - 1) * k + i, lanes)
+                    y = load(packed, min(column + q, n - 1) * width + i, lanes)
+                    j = (columns * r + q) * lanes
+                    store(sums, j, multiply_add(x, y, load(sums, j, lanes)))
+        for r in range(rows):
+            for q in range(columns):
+                i, j = min(row + r, m - 1), min(column + q, n - 1)
+                c[i, j] = sum_lanes(load(sums, (columns * r + q) * lanes, lanes))
 
-@njit
-def micro_kernel(a, packed, c, row, column, fetch):
-    """Compute c[row : row + 5, column : column + 2], and prefetch row ``fetch`` of a meanwhile.
-
-    The lanes of a vector are neighbouring k, so each sum is LANES partial sums, added up at the
-    end. A step loads a vector of each of 2 columns of packed b and 5 rows of a: 7 loads for 10
-    multiply-adds. What is left of k after the last whole vector is left to `add_rest`.
-    """
-    (m, k), n = a.shape, c.shape[1]
-    sums = registers(TILE)
-    for i in range(0, k // LANES * LANES, LANES):
-        prefetch(a, fetch * k + i)
-        x, y = load(packed, column * k + i, LANES), load(packed, (column + 1) * k + i, LANES)
-        for r in range(ROWS):
-            z = load(a, min(row + r, m - 1) * k + i, LANES)  # the last row again, if it lacks one
-            add_product(sums, 2 * r, x, z)
-            add_product(sums, 2 * r + 1, y, z)
-    for r in range(ROWS):
-        for j in range(2):
-            if row + r < m and column + j < n:
-                c[row + r, column + j] = total(load(sums, (2 * r + j) * LANES, LANES))
-
-
-@njit
-def add_rest(a, b, c, row, first):
-    """c[row : row + 5] += a[row : row + 5, first:] @ b[first:], one float at a time."""
-    for i in range(row, min(row + ROWS, len(a))):
-        for k in range(first, len(b)):
-            for j in range(c.shape[1]):
-                c[i, j] += a[i, k] * b[k, j]
+    return micro_kernel
 
 
 @njit
-def pack(b):
-    """Return b with its columns along k, and room for one more after an odd last one.
-
-    It starts at a cache line, so that no vector of 64 bytes lies in two, if k is a multiple of 16.
-    """
-    k, n = b.shape
-    size = (n + n % 2) * k
-    floats = np.empty(size + 16, np.float32)
+def pack(b, k):
+    """Return the first k (a multiple of 4) of each column, from the start of a cache line on."""
+    n, width = b.shape[1], (k + 15) // 16 * 16
+    floats = np.empty(n * width + 16, np.float32)
     start = -(floats.ctypes.data // 4) % 16
-    packed = floats[start : start + size].reshape(n + n % 2, k)
-    for j in range(n):
-        for i in range(k):
-            packed[j, i] = b[i, j]
+    packed = floats[start : start + n * width].reshape(n, width)
+    if n < 4:
+        packed[:, :k] = b[:k].T
+    for column in range(0, n if n >= 4 else 0, 4):
+        j = min(column, n - 4)  # the last four may overlap
+        for i in range(0, k, 4):
+            block = accumulators(16)
+            for r in range(4):
+                store(block, 4 * r, load(b, (i + r) * n + j, 4))
+            store(block, 0, transpose(load(block, 0, 16)))
+            for r in range(4):
+                store(packed, (j + r) * width + i, load(block, 4 * r, 4))
     return packed
 
 
-def multiply_tiles(a, b, c, ahead):
-    """c = a @ b, while rows of the next tile are prefetched (``ahead`` = 1) or not (0).
+def multiply_tiles(rows, columns, lanes, per_pass=0, locality=2, ahead=0):
+    """Return a function for `njit`: c = a @ b by tiles, in a pass for each few columns.
 
-    A tile is passed over once for every two columns; each pass prefetches one row, which makes all
-    5 with the lesson's 10 columns.
+    The first passes prefetch the tile ``ahead``, until each cache line (16 floats) was asked for
+    twice, as a CPU may drop a request. Vectors of up to 8 lanes ask twice in a pass.
     """
-    packed, (m, k) = pack(b), a.shape
-    for tile in prange((m + ROWS - 1) // ROWS):
-        row, fetch = ROWS * tile, ROWS * (tile + ahead)
-        for column in range(0, c.shape[1], 2):
-            micro_kernel(a, packed, c, row, column, fetch + column // 2)
-        add_rest(a, packed.T, c, row, k // LANES * LANES)
+    plain = make_micro_kernel(rows, columns, lanes, 0, locality)
+    prefetching = make_micro_kernel(rows, columns, lanes, per_pass, locality)
+    requests = rows * max(1, lanes // 8) if per_pass else 0
+
+    def multiply(a, b, c):
+        (m, k), n = a.shape, b.shape[1]
+        whole = k // lanes * lanes
+        packed = pack(b, whole)
+        for tile in prange((m + rows - 1) // rows):
+            row, later = rows * tile, rows * (tile + ahead)
+            for column in range(0, n, columns):
+                first = column // columns * per_pass
+                if first < requests and later < m:
+                    prefetching(a, packed, c, row, column, later, first)
+                else:
+                    plain(a, packed, c, row, column, later, first)
+            for i in range(row, min(row + rows, m)):
+                for tail in range(whole, k):  # the k tail: what is left after whole vectors
+                    for j in range(n):
+                        c[i, j] += a[i, tail] * b[tail, j]
+
+    return multiply
 
 
-multiply_tiles_in_all_threads = njit(parallel=True)(multiply_tiles)
-multiply_tiles = njit(multiply_tiles)
+in_one_thread = njit(multiply_tiles(ROWS, COLUMNS, LANES))
+in_all_threads = njit(parallel=True)(multiply_tiles(ROWS, COLUMNS, LANES))
+with_prefetch = njit(parallel=True)(multiply_tiles(ROWS, COLUMNS, LANES, *PREFETCH))
 
 
 @rung()
 def matmul_numba_tile(a, b):
-    """A register tile: 5 x 2 sums at a time, so that a row of a serves 2 columns, and of b 5 rows.
-
-    Brought 1.5 to 1.7 times on the full shape, 2.1 to 3.3 on the small one.
-    """
-    c = a.new_empty(len(a), b.shape[1])
-    multiply_tiles_in_all_threads(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy(), 0)
-    return c
+    """A register tile: 4 x 5 sums at a time (5 x 2 with 16 registers), so each load serves several."""
+    return run(in_all_threads, a, b.contiguous())
 
 
 @rung()
 def matmul_numba_prefetch(a, b):
-    """While a tile is computed, the rows of the next one are fetched from memory.
-
-    Brought 1.1 to 1.4 times on the full shape, and with AVX2 (NUMBA_CPU_NAME=haswell) 1.8.
-    """
-    c = a.new_empty(len(a), b.shape[1])
-    multiply_tiles_in_all_threads(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy(), 1)
-    return c
+    """While a tile is computed, the rows of a later one are on their way from memory."""
+    return run(with_prefetch, a, b.contiguous())

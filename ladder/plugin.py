@@ -153,6 +153,8 @@ def pytest_generate_tests(metafunc):
 def pytest_collection_modifyitems(config, items):
     """Deselect what times nothing, instead of skipping it; and for --shape all but the ladder."""
     kept, own = items[:], config.getoption("shape")
+    if "tile" not in config.getoption("markexpr"):
+        kept = [item for item in kept if not item.get_closest_marker("tile")]
     if own or config.getoption("benchmark_only"):
         kept = [item for item in kept if "benchmark" in item.fixturenames]
     if own:
