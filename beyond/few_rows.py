@@ -10,8 +10,9 @@ from ladder.rungs import rung
 
 PACK_FROM = 16  # rows: from here on the lanes that 10 columns leave idle cost more than to pack b
 THREADS_FROM = 100_000  # multiply-adds of vectors: 15 to 30 µs, twice what it takes to wake threads
-ROWS, VECTORS = 5, 2 if LANES == 8 else 1  # of columns; one has a sum for even k and one for odd k,
-STEPS, WIDTH, SIZE = 2 // VECTORS, VECTORS * LANES, ROWS * 2 * LANES  # as 5 sums wait for adding
+# Two vectors of 8 columns at a time, or one of 4 or 16, with sums of its own for even and odd k.
+ROWS, VECTORS = 5, 2 if LANES == 8 else 1
+STEPS, WIDTH, SIZE = 2 // VECTORS, VECTORS * LANES, ROWS * 2 * LANES  # 5 sums wait for additions
 
 
 @njit

@@ -3,6 +3,8 @@
 What was found on the CPUs so far stands in docs/cpu.md.
 """
 
+from functools import cache
+
 import pytest
 import torch
 from numba import njit
@@ -25,6 +27,11 @@ VARIANTS = {
 }
 
 
+@cache
+def compiled(variant):
+    return njit(parallel=True)(multiply_tiles(*VARIANTS[variant]))
+
+
 @pytest.fixture(scope="module")
 def operands(request):
     """Return the product for a shape, and its operands as NumPy arrays."""
@@ -38,7 +45,7 @@ def operands(request):
 def test_tile(benchmark, operands, variant):
     product, a, b = operands
     benchmark.group = f"tile {len(a)}x{a.shape[1]}x{b.shape[1]}"
-    multiply = njit(parallel=True)(multiply_tiles(*VARIANTS[variant]))
+    multiply = compiled(variant)
     c = product.a.new_empty(len(a), b.shape[1])
     multiply(a, b, c.numpy())
     product.check(c)
