@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from ladder import machine, tables
 from ladder.mnist import find_mnist
@@ -21,6 +22,7 @@ from ladder.result import Result, Run
 from ladder.rungs import RUNGS
 
 LIBRARIES = "torch", "numba", "numba-cuda", "numpy", "fastcore", "pytest-benchmark"
+TRIED = {"torch": "2.11", "numba": "0.60", "numpy": "2.0"}  # the oldest versions
 LADDER = "test_rung", "test_read_limit", "test_multiply_add_limit"
 chosen_data, suite, news, untimed, summarized = (pytest.StashKey() for _ in range(5))
 
@@ -57,30 +59,48 @@ def pytest_configure(config):
     if config.getoption("forked", False):
         raise pytest.UsageError("--forked would hang: torch's threads don't survive a fork")
     here = config.invocation_params.dir
+    idle = config.getoption("help") or config.getoption("collectonly")  # and nothing is downloaded
     try:
         if folder := config.getoption("figures"):
             (here / folder).mkdir(parents=True, exist_ok=True)
-        config.stash[chosen_data] = find_mnist(config.getoption("mnist"), here)
+        config.stash[chosen_data] = find_mnist(
+            "sample" if idle else config.getoption("mnist"), here
+        )
     except (OSError, ValueError) as error:
         raise pytest.UsageError(str(error)) from None
     cores, why = machine.cores()
-    about = config.stash[suite] = {
-        "data": config.stash[chosen_data][0].name,
-        "cores": cores,
-        "why": why,
-        "settings": machine.settings(),
-    }
-    config.stash[untimed] = {}
+    about = config.stash[suite] = {"data": config.stash[chosen_data][0].name}
+    about |= {"cores": cores, "why": why, "settings": machine.settings()}
+    config.stash[untimed], config.stash[news] = {}, check_versions()
     machine.limit_threads(cores)
     with warnings.catch_warnings(record=True) as caught:
         import_rungs()
-    config.stash[news] = [str(warning.message).partition("\n")[0] for warning in caught]
+    config.stash[news] += [str(warning.message).partition("\n")[0] for warning in caught]
     config.pluginmanager.import_plugin("ladder.fixtures")
     about |= libraries()
-    if config.pluginmanager.has_plugin(
-        "warnings"
-    ):  # no news: where a check fails, nothing is timed
+    if config.pluginmanager.has_plugin("warnings"):
+        # No news: where a check fails, nothing is timed.
         config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
+
+
+def versions():
+    """Return ``{library: version}`` of those that are installed."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def check_versions():
+    """Return news of libraries that were not tried; raise UsageError for what can't work."""
+    found = {name: Version(text) for name, text in versions().items()}
+    cuda, numpy = (found.get(name, Version("0")) for name in ("numba-cuda", "numpy"))
+    if Version("0") < cuda < Version("0.31") and numpy >= Version("2.5"):
+        advice = "pip install 'numpy<2.5'"
+        raise pytest.UsageError(f"numba-cuda {cuda} doesn't work with numpy {numpy}: {advice}")
+    old = [x for x in found if x in TRIED and found[x] < Version(TRIED[x])]
+    return [f"{x} {found[x]} is older than {TRIED[x]}, the oldest that was tried" for x in old]
 
 
 def import_rungs():
@@ -118,13 +138,9 @@ def libraries():
     from beyond.microkernel import LANES
     from ladder.gpu import has_gpu
 
-    versions = {}
-    for name in LIBRARIES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
     threads = f"torch {torch.get_num_threads()}, numba {numba.config.NUMBA_NUM_THREADS} threads"
     gpu = {"gpu": torch.cuda.get_device_name()} if has_gpu() else {}
-    return {"simd": f"{32 * LANES}-bit SIMD", "threads": threads, "libraries": versions} | gpu
+    return {"simd": f"{32 * LANES}-bit SIMD", "threads": threads, "libraries": versions()} | gpu
 
 
 def pytest_report_header(config):
@@ -215,7 +231,7 @@ def summarize(config):
     for line, style in tables.report(run, columns, config.getoption("verbose", 0) > 0):
         say(config, line, style)
     for line in config.stash[news]:
-        say(config, f"a library says: {line}")
+        say(config, f"note: {line}")
     if folder:
         say(config, draw(config, run, config.invocation_params.dir / folder))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ladder import plugin
 from ladder.mnist import path_sample
 from ladder.result import Run
 from ladder.rungs import RUNGS, SMALL, Rung
@@ -213,7 +214,7 @@ def test_an_environment_full_of_news(tmp_path):
         TERM="dumb",
     )
     assert status == 0 and "fastest at" in output and "drawn in" in output
-    assert "a library says: Environment variable 'NUMBA_NUM_THREADS' is defined but" in output
+    assert "note: Environment variable 'NUMBA_NUM_THREADS' is defined but" in output
     assert "\x1b" not in output
     suite = Run.load(tmp_path / "run.json").suite
     assert suite["settings"]["OMP_PROC_BIND"] == "true"
@@ -237,6 +238,18 @@ def test_a_part_that_is_missing():
 def test_says_why_it_can_not_run(python, env, message):
     status, output = run_suite(python=python, **env)
     assert status == pytest.ExitCode.USAGE_ERROR and message in output
+
+
+@pytest.mark.parametrize("numba_cuda, numpy, message", [
+    ("0.30.4", "2.5.2", "numba-cuda 0.30.4 doesn't work with numpy 2.5.2: pip install 'numpy<2.5'"),
+    ("0.30.4", "1.26.4", "note: numpy 1.26.4 is older than 2.0, the oldest that was tried"),
+])  # fmt: skip
+def test_versions(suite, monkeypatch, numba_cuda, numpy, message):
+    """Of a notebook or a GPU machine with libraries of its own."""
+    found = plugin.versions() | {"numba-cuda": numba_cuda, "numpy": numpy}
+    monkeypatch.setattr(plugin, "versions", lambda: found)
+    result = suite("-k", "matmul_numpy")
+    pytest.LineMatcher(result.outlines + result.errlines).fnmatch_lines([f"*{message}"])
 
 
 def test_a_broken_file_is_told_in_one_line(suite, pytester):
