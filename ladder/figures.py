@@ -71,10 +71,14 @@ def draw_ladder(figure, run):
         axes.set_yticks(range(len(results)), [f"{r.rung}  {time_of(r)}" for r in results], size=8)
         axes.set(xscale="log", ylim=(len(results) - 0.4, -2.2))
         axes.set_xlim(edge, fast / (slow / fast) ** 0.03)
-        marks = "; ◇ the course's time" if any(r.course for r in results) else ""
-        what = f"{shape.replace('x', ' × ')}: time of one call; a longer bar is faster{marks}"
-        axes.set_title(what, loc="left", size=10)
+        title = [f"{shape.replace('x', ' × ')}: time of one call; a longer bar is faster"]
+        title += ["◇ the course's time"] * any(r.course for r in results)
+        title += [f"below the line: {results[-1].chapter}"] * (
+            results[-1].chapter != results[0].chapter
+        )
+        axes.set_title("; ".join(title), loc="left", size=10)
         axes.xaxis.set_major_formatter(tick)
+        axes.xaxis.set_minor_formatter("")
         axes.spines[["top", "right"]].set_visible(False)
     caption(figure, run)
 

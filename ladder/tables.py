@@ -55,7 +55,12 @@ def speedup(old, new):
         return ""
     if abs(old.median - new.median) <= (old.iqr + new.iqr) / 2:  # within what they spread
         return "≈1"
-    return times(old.median / new.median) + max(old.doubt, new.doubt, key=" ?*".find)
+    return times(old.median / new.median) + mark(old, new)
+
+
+def mark(*results):
+    """Return the gravest mark of some results."""
+    return max((result.doubt for result in results), key=" ?*".find)
 
 
 def cells(run, result):
@@ -110,17 +115,19 @@ def remarks(run):
     one = {result: 2 * result.median / result.flops for result in run.timed()}
     first, best = next(iter(one), None), min(one, key=one.get, default=None)
     if first and first.rung == "matmul_loops" and best is not first:
-        ratio = digits(float(f"{one[first] / one[best]:.3g}"))
+        ratio = digits(float(f"{one[first] / one[best]:.3g}")) + mark(first, best)
         ends = (f"{r.rung} {seconds(one[r])}{r.doubt}" for r in (first, best))
         yield f"one multiply-add: {', '.join(ends)}: ×{ratio} (the course: 5 million, on a GPU)"
     for name, median, course in run.others:
         yield f"{name.removeprefix('test_')}: {seconds(median)} (the course: {seconds(course)})"
-    reasons = {}
+    untimed, reasons = {}, {}
     for result in run.results:
         if result.reason:
-            reasons.setdefault((result.shape, result.reason), []).append(result.rung)
-    for (shape, reason), rungs in reasons.items():
-        yield f"not timed at {shape}: {', '.join(rungs)}: {reason}"
+            untimed.setdefault((result.rung, result.reason), []).append(result.shape)
+    for (rung, reason), shapes in untimed.items():
+        reasons.setdefault((", ".join(shapes), reason), []).append(rung)
+    for (shapes, reason), rungs in reasons.items():
+        yield f"not timed at {shapes}: {', '.join(rungs)}: {reason}"
     yield from marks(run.timed())
 
 

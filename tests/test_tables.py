@@ -91,7 +91,7 @@ def test_table(saved):
     assert "take 392 ns at 200 GFLOP/s; memory sets none, as 47.2 kB may stay in a cache" in text
     assert "fastest at 50000x784x10: matmul_cuda, 100 µs" in text
     assert "reading on the CPU: sum 30.0 GB/s, max 40.0 GB/s" in text
-    assert "×40,000,000 (the course: 5 million, on a GPU)" in text
+    assert "×40,000,000* (the course: 5 million, on a GPU)" in text
     assert "randn: 20.0 µs (the course: 90.0 µs)" in text
     assert f"not timed at {SMALL}: matmul_x, matmul_y: no GPU" in text
     assert "? noisy" in text and "* a single round" in text
