@@ -62,7 +62,12 @@ def suite(pytester, monkeypatch):
         shutil.copy(ROOT / name, pytester.path)
     pytester.makepyfile(test_it=SUITE)
     args = f"--mnist={path_sample}", "-p", "no:randomly", "--benchmark-max-time=0.01"
-    return lambda *more: pytester.runpytest_inprocess(*args, *more)
+
+    def run(*more):
+        with warnings.catch_warnings(action="default"):  # not an error, as in CI, in this test
+            return pytester.runpytest_inprocess(*args, *more)
+
+    return run
 
 
 def test_what_a_run_shows_and_saves(suite):
