@@ -59,11 +59,8 @@ def matmul_cuda_coalesced(a, b):
     return launch(coalesced_kernel, a, b, math.ceil(len(a) / WARPS), (WARP, WARPS))
 
 
-# ---- Ten columns of b in shared memory ---------------------------------------------
-
-ROWS, COLS = 4, 10
-TILE = ROWS * COLS
-# A multiprocessor's 65,536 registers are then 128 for each thread of two blocks.
+ROWS, COLS, TILE = 4, 10, 40
+# Two blocks of 256 threads share a multiprocessor's 65,536 registers: 128 for each thread.
 TWO_BLOCKS = {} if SIMULATED else {"launch_bounds": (WARPS * WARP, 2)}
 
 
@@ -98,15 +95,15 @@ def shared_kernel(a, b, c, m_size, k_size, n_size):
                 c[i * n_size + first + j] = tmp[0]
 
 
-def launch_resident(kernel, a, b, rows, warps=WARPS, more=0, instead=matmul_cuda_coalesced):
+def launch_resident(kernel, a, b, rows, instead, width=1, warps=WARPS, more=0):
     """Return c = a @ b from blocks that keep ten columns of b, and ``more`` bytes, in shared memory.
 
-    As many as the GPU holds at once walk over c, ``rows`` rows to a warp at a time. Where not even
-    one has room for its shared memory, the rung ``instead`` does the work.
+    As many as the GPU holds at once walk over c, ``rows`` rows to a warp at a time. Where a block
+    has no room, or the rows of a begin elsewhere than at multiples of ``width`` floats, the rung ``instead`` does the work.
     """
-    threads, shared = (WARP, warps), 4 * COLS * len(b) + more
+    a, threads, shared = a.contiguous(), (WARP, warps), 4 * COLS * len(b) + more
     resident = resident_blocks(kernel, a.get_device(), threads, shared)
-    if not resident:
+    if not resident or a.shape[1] % width or a.data_ptr() % (4 * width):
         return instead(a, b)
     blocks = math.ceil(b.shape[1] / COLS), min(resident, math.ceil(len(a) / (warps * rows)))
     return launch(kernel, a, b, blocks, threads, shared)
@@ -118,10 +115,7 @@ def matmul_cuda_shared(a, b):
 
     Nothing on the full shape, 612 µs: a is still read ten times, once for each column.
     """
-    return launch_resident(shared_kernel, a, b, rows=1)
-
-
-# ---- Tiles of c in registers -------------------------------------------------------
+    return launch_resident(shared_kernel, a, b, 1, matmul_cuda_coalesced)
 
 
 def multiply_adds(width):
@@ -185,22 +179,16 @@ tile_kernel = tiles(1, store_tile)
 @rung(device="cuda")
 def matmul_cuda_tile(a, b):
     """A register tile: 4 x 10 sums in a lane, so that a is read once, and b for 4 rows at once."""
-    return launch_resident(tile_kernel, a, b, ROWS)
+    return launch_resident(tile_kernel, a, b, ROWS, matmul_cuda_coalesced)
 
 
 vector_kernel = tiles(4, store_tile)
 
 
-def is_aligned(a):
-    """Return whether all rows of a contiguous tensor begin at a multiple of 16 bytes."""
-    return a.shape[1] % 4 == 0 and a.data_ptr() % 16 == 0
-
-
 @rung(device="cuda")
 def matmul_cuda_vector(a, b):
     """128-bit loads: a quarter of the load instructions, and four times the bytes under way."""
-    a = a.contiguous()
-    return launch_resident(vector_kernel if is_aligned(a) else tile_kernel, a, b, ROWS)
+    return launch_resident(vector_kernel, a, b, ROWS, matmul_cuda_tile, 4)
 
 
 @cuda.jit(device=True)
@@ -234,11 +222,8 @@ reduce_kernel = tiles(4, reduce_scatter)
 @rung(device="cuda")
 def matmul_cuda_reduce(a, b):
     """Lanes exchange halves of their sums as they add them up: 45 shuffles, where it took 200."""
-    a = a.contiguous()
-    return launch_resident(reduce_kernel if is_aligned(a) else tile_kernel, a, b, ROWS)
+    return launch_resident(reduce_kernel, a, b, ROWS, matmul_cuda_tile, 4)
 
-
-# ---- Asynchronous copies -----------------------------------------------------------
 
 MORE_WARPS = 2 if SIMULATED else 16
 ONE_BLOCK = {} if SIMULATED else {"launch_bounds": (MORE_WARPS * WARP, 1)}
@@ -254,12 +239,11 @@ def start_copies(a, m_size, k_size, start, k_start, shared, stage):
 
     What is started makes a group, an empty one past the last row of a.
     """
-    k = k_start + 4 * cuda.threadIdx.x
-    if k < k_size:
+    i, k = start + cuda.threadIdx.y * ROWS, k_start + 4 * cuda.threadIdx.x
+    if start < m_size and k < k_size:
         for r in range(ROWS):
-            i = start + cuda.threadIdx.y * ROWS + r
-            if i < m_size:
-                start_copy(shared, stage + r * WARP * 4, a, i * k_size + k)
+            row = i + r if i + r < m_size else 0
+            start_copy(shared, stage + r * WARP * 4, a, row * k_size + k)
     close_group()
     k_start += 4 * WARP
     if k_start < k_size:
@@ -302,8 +286,7 @@ def async_kernel(a, b, c, m_size, k_size, n_size):
 @rung(device="cuda")
 def matmul_cuda_async(a, b):
     """Asynchronous copies (cp.async): two steps ahead, a comes to shared memory, and no lane waits."""
-    a = a.contiguous()
-    if not (is_aligned(a) and has_ampere(a.get_device())):
+    if not has_ampere(a.get_device()):
         return matmul_cuda_reduce(a, b)
     more = 4 * MORE_WARPS * STAGES * STAGE
-    return launch_resident(async_kernel, a, b, ROWS, MORE_WARPS, more, matmul_cuda_reduce)
+    return launch_resident(async_kernel, a, b, ROWS, matmul_cuda_reduce, 4, MORE_WARPS, more)

@@ -17,6 +17,11 @@ ADDRESSES = (types.CPointer(float32),) * 3 + (int64,) * 3
 HERE = nullcontext()
 
 
+def on(gpu):
+    """Return a context in which GPU number ``gpu`` is the current one; -1 is the simulator."""
+    return HERE if gpu < 0 or gpu == torch.cuda.current_device() else torch.cuda.device(gpu)
+
+
 def launch(kernel, a, b, blocks, threads, shared=0):
     """Return c = a @ b from a kernel of `ADDRESSES`, launched in torch's current stream.
 
@@ -36,7 +41,7 @@ def launch(kernel, a, b, blocks, threads, shared=0):
     if SIMULATED:
         kernel[blocks, threads, 0, shared](*map(flat_array, (a, b, c)), m, k, n)
         return c
-    with HERE if gpu == torch.cuda.current_device() else torch.cuda.device(gpu):
+    with on(gpu):
         core.launch(
             wrapped_stream(torch._C._cuda_getCurrentRawStream(gpu)),  # 5 µs less than in public
             launch_config(blocks, threads, shared),
@@ -63,7 +68,7 @@ def launch_config(blocks, threads, shared):
 @cache
 def loaded(kernel, gpu):
     """Return the kernel as compiled for `ADDRESSES`, and loaded to GPU number ``gpu``."""
-    with torch.cuda.device(gpu):
+    with on(gpu):
         return kernel.compile(ADDRESSES).library.get_cufunc()
 
 
@@ -72,11 +77,8 @@ def resident_blocks(kernel, gpu, threads, shared):
     """Return how many blocks with ``shared`` bytes each the GPU holds at once; 0 if none fits."""
     if SIMULATED:
         return 2 if shared <= 48 * 1024 else 0
-    with torch.cuda.device(gpu):
-        compiled, most = (
-            kernel.compile(ADDRESSES),
-            cuda.get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
-        )
+    with on(gpu):
+        most = cuda.get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
         if shared > most:
             return 0
         if shared > 48 * 1024:  # a block gets no more without asking
@@ -84,7 +86,7 @@ def resident_blocks(kernel, gpu, threads, shared):
 
             name = binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             driver.cuKernelSetAttribute(name, most, loaded(kernel, gpu).handle, gpu)
-        return compiled.max_cooperative_grid_blocks(threads, shared)
+        return kernel.compile(ADDRESSES).max_cooperative_grid_blocks(threads, shared)
 
 
 @cache
