@@ -2,25 +2,25 @@
 
 Read it from top to bottom beside the notebook, 01_matmul of fastai/course22p2: MNIST is
 loaded, cut into chunks and wrapped in a Matrix; a random number generator is written; then
-one matrix product climbs a ladder, from three Python loops to a GPU.
+one matrix product climbs a ladder, from three Python loops to a GPU. The operands m1, m2,
+x_train and weights, and the products t1 and tr, are in conftest.py.
 
 A rung of the ladder is a function ``(a, b) -> c`` on float32 torch tensors of shapes
-(M, K), (K, N) and (M, N). The decorator above it is all that it takes to have it checked,
-timed and shown. The ladder goes on in the folder beyond.
+(M, K), (K, N) and (M, N). The notebook calls each of them matmul. The decorator above it is all
+that it takes to have it checked, timed and shown; ``course`` is the notebook's own time in
+seconds. The ladder goes on in the folder beyond.
 """
 
 import math
 import os
-import warnings
 from itertools import islice, zip_longest
 
 import numpy as np
 import torch
 from numba import cuda, njit
 
-from ladder.gpu import current_stream, device_array
 from ladder.mnist import download_mnist, load_mnist, path_gz
-from ladder.rungs import SMALL, rung
+from ladder.rungs import FULL, SMALL, rung
 
 # ---- Get data ----------------------------------------------------------------------
 
@@ -91,40 +91,29 @@ def rand():
     return (x / 30269 + y / 30307 + z / 30323) % 1.0
 
 
-def forked(draw):
-    """Return the number that ``draw()`` gives in a child process.
+def fork(draw, tell=print):
+    """Tell the number that ``draw()`` gives in this process, and in a copy of it.
 
-    A fork copies the state of every generator, so parent and child go on with the same
-    numbers, unless the child seeds anew. Raises RuntimeError if ``draw`` fails in the child.
+    The copy has the same state, and so the same number, unless it seeds anew. Not on Windows.
     """
-    reader, writer = os.pipe()
-    with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
-        pid = os.fork()  # Python 3.12 warns if there are threads; the child only draws one number
-    if pid == 0:
+    if child := os.fork():
+        tell(f"In parent: {draw()}")
+        os.waitpid(child, 0)
+    else:
         try:
-            os.write(writer, repr(float(draw())).encode())
-        except BaseException as error:
-            os.write(writer, f"{type(error).__name__}: {error}".encode())
+            tell(f"In child: {draw()}")
         finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader) as pipe:
-        answer = pipe.read()
-    os.waitpid(pid, 0)
-    try:
-        return float(answer)
-    except ValueError:
-        raise RuntimeError(f"the child process failed: {answer or 'died'}") from None
+            os._exit(os.EX_OK)
 
 
 # ---- Matrix multiplication ---------------------------------------------------------
 
 
-@rung(shapes=[SMALL])
+@rung(shapes=[SMALL], course={SMALL: 416e-3})
 def matmul_loops(a, b):
     """Three Python loops: M*N*K steps, each of which makes four small tensors."""
-    (ar, ac), bc = a.shape, b.shape[1]
-    c = a.new_zeros(ar, bc)
+    (ar, ac), (br, bc) = a.shape, b.shape
+    c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
             for k in range(ac):
@@ -141,39 +130,42 @@ def dot(a, b):
     return res
 
 
-@rung(shapes=[SMALL])
+@rung(shapes=[SMALL], course={SMALL: 245e-6})
 def matmul_numba_dot(a, b):
     """The inner loop compiled by Numba: only M*N steps are left in Python."""
-    ar, bc = len(a), b.shape[1]
+    (ar, ac), (br, bc) = a.shape, b.shape
     a, b = a.numpy(), b.numpy()
-    c = np.zeros((ar, bc), np.float32)
+    c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
             c[i, j] = dot(a[i, :], b[:, j])
-    return torch.from_numpy(c)
+    return c
 
 
 def frobenius(m):
-    """Return the Frobenius norm of the tensor ``m``: elementwise operations only."""
+    r"""Return the Frobenius norm of the tensor ``m``: elementwise operations only.
+
+    .. math:: \| A \|_F = \left( \sum_{i,j=1}^n | a_{ij} |^2 \right)^{1/2}
+    """
     return (m * m).sum().sqrt()
 
 
-@rung(shapes=[SMALL])
+@rung(shapes=[SMALL], course={SMALL: 600e-6})
 def matmul_elementwise(a, b):
-    """The inner loop as elementwise operations of torch: a product of K floats, then its sum."""
-    ar, bc = len(a), b.shape[1]
-    c = a.new_zeros(ar, bc)
+    """The inner loop as two operations of torch: a product of K floats, then its sum."""
+    (ar, ac), (br, bc) = a.shape, b.shape
+    c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
             c[i, j] = (a[i, :] * b[:, j]).sum()
     return c
 
 
-@rung(shapes=[SMALL])
+@rung(shapes=[SMALL], course={SMALL: 487e-6})
 def matmul_torch_dot(a, b):
     """torch.dot for the inner loop: product and sum in one call, without K floats in between."""
-    ar, bc = len(a), b.shape[1]
-    c = a.new_zeros(ar, bc)
+    (ar, ac), (br, bc) = a.shape, b.shape
+    c = torch.zeros(ar, bc)
     for i in range(ar):
         for j in range(bc):
             c[i, j] = torch.dot(a[i, :], b[:, j])
@@ -183,11 +175,18 @@ def matmul_torch_dot(a, b):
 # ---- Broadcasting ------------------------------------------------------------------
 
 
+# A vector meets a matrix as if it stood in each row: c.expand_as(m) has a stride of 0 and copies
+# nothing. c[None, :], c[None] and c.unsqueeze(0) are a row, (1, 3); c[:, None], c[..., None] and
+# c.unsqueeze(1) a column, (3, 1). A column times a row is an outer product.
+
+
 def broadcast_shapes(a, b):
     """Return the shape to which arrays of the shapes ``a`` and ``b`` broadcast.
 
-    From the trailing dimension on, two sizes go together if they are equal or one of
-    them is 1; a missing dimension counts as 1. Raises ValueError if they don't.
+    The course's rules: shapes are compared from the trailing dimension on. Two dimensions are
+    compatible when they are equal, or one of them is 1 (that one is broadcast). Arrays need not
+    have the same number of dimensions. Raises ValueError if the shapes are not compatible.
+    The notebook has the rules, not this function.
     """
     shape = []
     for m, n in zip_longest(reversed(a), reversed(b), fillvalue=1):
@@ -195,6 +194,9 @@ def broadcast_shapes(a, b):
             raise ValueError(f"shapes {tuple(a)} and {tuple(b)} don't broadcast: {m} meets {n}")
         shape.append(n if m == 1 else m)
     return tuple(reversed(shape))
+
+
+# The next six are not in the notebook: they show what broadcasting saves.
 
 
 def normalize_loop(x, mean, std):
@@ -230,31 +232,34 @@ def outer_broadcast(c, d):
     return c[:, None] * d[None]
 
 
-@rung()
+# The bridge to the next product: with digit = m1[0], digit[:, None] * m2 is (784, 1) * (784, 10),
+# and so (784, 10). The sum over its rows is the first row of m1 @ m2.
+
+
+@rung(course={SMALL: 72.4e-6, FULL: 673e-3})
 def matmul_broadcast(a, b):
     """Each row of a, as a column, broadcast over b: M steps in Python, K*N floats in between."""
-    ar, bc = len(a), b.shape[1]
-    c = a.new_zeros(ar, bc)
+    (ar, ac), (br, bc) = a.shape, b.shape
+    c = torch.zeros(ar, bc)
     for i in range(ar):
-        c[i] = (a[i, :, None] * b).sum(dim=0)
+        # c[i, j] = (a[i, :] * b[:, j]).sum()  # previous version
+        c[i] = (a[i, :, None] * b).sum(dim=0)  # broadcast version
     return c
 
 
-@rung()
+@rung(course={FULL: 15.6e-3})
 def matmul_einsum(a, b):
     """Einstein summation: no loop in Python; torch hands the product to its BLAS."""
     return torch.einsum("ik,kj->ij", a, b)
 
 
-@rung()
+@rung(course={FULL: 15.5e-3})
 def matmul_torch(a, b):
-    """torch.matmul: the same BLAS without einsum's parsing."""
+    """torch.matmul, or a @ b: the same BLAS without einsum's parsing."""
     return torch.matmul(a, b)
 
 
 # ---- CUDA --------------------------------------------------------------------------
-
-TPB = 16
 
 
 def matmul_cell(grid, a, b, c):
@@ -276,45 +281,54 @@ def launch_kernel(kernel, grid_x, grid_y, *args, **kwargs):
 
 @rung(shapes=[SMALL], step=False)
 def matmul_launch_kernel(a, b):
-    """The GPU's way of thinking, in Python loops: a kernel called for each cell of c."""
-    c = a.new_zeros(a.shape[0], b.shape[1])
-    launch_kernel(matmul_cell, *c.shape, a, b, c)
-    return c
+    """The GPU's way of thinking, but in Python: a kernel called for each cell of c; three loops."""
+    (ar, ac), (br, bc) = a.shape, b.shape
+    res = torch.zeros(ar, bc)
+    launch_kernel(matmul_cell, ar, bc, a, b, res)
+    return res
 
 
 @cuda.jit
 def matmul_kernel(a, b, c):
-    """`matmul_cell`, line for line, for the GPU; tmp is a float64, as in the course.
-
-    Without the course's cuda.syncthreads() at the end: no thread waits for another's result.
-    """
+    """`matmul_cell`, line for line, for the GPU; tmp is a float64."""
     i, j = cuda.grid(2)
     if i < c.shape[0] and j < c.shape[1]:
         tmp = 0.0
         for k in range(a.shape[1]):
             tmp += a[i, k] * b[k, j]
         c[i, j] = tmp
+    cuda.syncthreads()
 
 
-def blocks_per_grid(shape):
-    """Return how many blocks of TPB x TPB threads cover a matrix of this shape."""
-    return tuple(math.ceil(size / TPB) for size in shape)
+TPB = 16  # threads per block, in each dimension
 
 
-@rung(device="cuda")
+def matmul_and_copy(a, b):
+    """The course's cells: arrays of NumPy are copied to the GPU, and float64 (M, N) back."""
+    r = np.zeros((len(a), b.shape[1]))
+    m1g, m2g, rg = cuda.to_device(a), cuda.to_device(b), cuda.to_device(r)
+    rr, rc = r.shape
+    blockspergrid = (math.ceil(rr / TPB), math.ceil(rc / TPB))
+    matmul_kernel[blockspergrid, (TPB, TPB)](m1g, m2g, rg)
+    return rg.copy_to_host()
+
+
+@rung(device="cuda", course={FULL: 3.69e-3})
 def matmul_cuda(a, b):
-    """All cells at once: a GPU thread for each, in blocks of 16 x 16."""
-    c = a.new_zeros(a.shape[0], b.shape[1])
-    if c.numel():
-        with current_stream(a) as stream:
-            a, b, out = map(device_array, (a, b, c))
-            matmul_kernel[blocks_per_grid(c.shape), (TPB, TPB), stream](a, b, out)
-    return c
+    """All cells at once: a GPU thread for each, in blocks of 16 x 16.
+
+    As in the course it is launched on Numba's default stream; the tensors are on the current
+    GPU, so nothing is copied. In Numba's simulator they are in memory.
+    """
+    r = torch.zeros(len(a), b.shape[1], device=a.device)
+    rr, rc = r.shape
+    blockspergrid = (math.ceil(rr / TPB), math.ceil(rc / TPB))
+    if r.numel():
+        matmul_kernel[blockspergrid, (TPB, TPB)](a, b, r)
+    return r
 
 
-@rung(device="cuda")
+@rung(device="cuda", course={FULL: 429e-6})
 def matmul_torch_cuda(a, b):
     """torch.matmul on the GPU, by cuBLAS in full float32."""
-    if not a.is_cuda:
-        raise ValueError(f"matmul_torch_cuda needs tensors on a GPU, not on {a.device}")
     return torch.matmul(a, b)

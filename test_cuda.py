@@ -14,16 +14,15 @@ import torch
 from fastcore.test import test_close as close
 
 import kernels
-from bench_fixtures import Product, cases, has_gpu, skip_if_not_simulated
-from kernels import blocks_per_grid, launch_kernel, matmul_cell
-from rungs import RUNGS, SMALL
-
 from beyond import gpu
+from kernels import launch_kernel, matmul_and_copy, matmul_cell
+from ladder.gpu import has_gpu, why_not
+from ladder.product import Product
+from ladder.rungs import RUNGS, SMALL
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]
 
 GPU_NAMES = [name for name, rung in RUNGS.items() if rung.device == "cuda"]
-GPU_CASES = cases("cuda")
 
 needs_gpu = pytest.mark.skipif(not has_gpu(), reason="there is no GPU to time")
 
@@ -47,9 +46,12 @@ def test_launch_kernel_visits_each_cell_once():
     assert visited == [((i, j), 7, {"x": 8}) for i in range(2) for j in range(3)]
 
 
-def test_blocks_per_grid():
-    assert blocks_per_grid((50_000, 10)) == (3125, 1)
-    assert blocks_per_grid((17, 33)) == (2, 3)
+def test_copies(m1, m2, t1):
+    """The course's cells, from the host and back."""
+    if reason := why_not("matmul_cuda"):
+        pytest.skip(reason)
+    r = matmul_and_copy(m1.numpy(), m2.numpy())
+    close(t1, torch.from_numpy(r), eps=1e-4)
 
 
 # ---- Correctness: all cells at once, on the GPU or in the simulator ----------------
@@ -62,7 +64,8 @@ SHAPES = """
 
 
 def check_on_device(rung, product):
-    skip_if_not_simulated(rung)
+    if reason := why_not(rung):
+        pytest.skip(reason)
     a, b = (x.cuda() if has_gpu() else x for x in (product.a, product.b))
     c = RUNGS[rung].fn(a, b)
     assert c.device == a.device
@@ -72,12 +75,12 @@ def check_on_device(rung, product):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("rung", GPU_NAMES)
 def test_odd_shapes(rung, shape):
-    check_on_device(rung, Product.random(*map(int, shape.split("x"))))
+    check_on_device(rung, Product.random(shape))
 
 
 @pytest.mark.parametrize("rung", GPU_NAMES)
 def test_strided_operands(rung):
-    dense = Product.random(9, 12, 11)
+    dense = Product.random("9x12x11")
     check_on_device(rung, Product.of(dense.a.T.contiguous().T, dense.b[:, ::2]))
     check_on_device(rung, Product.of(dense.a[:1].expand(9, 12), dense.b[:, :1].expand(12, 11)))
 
@@ -85,7 +88,7 @@ def test_strided_operands(rung):
 @pytest.mark.parametrize("rung", ["matmul_cuda_vector", "matmul_cuda_reduce"])
 def test_rows_that_are_not_aligned(rung):
     """128-bit loads need rows that begin at a multiple of 16 bytes."""
-    floats = Product.random(1, 44, 1).a.flatten()
+    floats = Product.random("1x44x1").a.flatten()
     for a in floats[1:41], floats[2:42], floats[4:44]:
         check_on_device(rung, Product.of(a.reshape(5, 8), torch.ones(8, 3)))
 
@@ -94,7 +97,8 @@ def test_rows_that_are_not_aligned(rung):
 @pytest.mark.parametrize("rung", GPU_NAMES)
 def test_streams_and_devices(rung, dense):
     """On a GPU that need not be the current one; and when a comes late, in a stream of its own."""
-    skip_if_not_simulated(rung)
+    if reason := why_not(rung):
+        pytest.skip(reason)
     last = torch.cuda.device_count() - 1
     a, b = dense.a.cuda(last), dense.b.cuda(last)
     dense.check(RUNGS[rung].fn(a, b))
@@ -224,14 +228,12 @@ def synchronized():
 
 @needs_gpu
 @pytest.mark.benchmark(timer=synchronized)
-@pytest.mark.parametrize("rung, shape", GPU_CASES)
 def test_rung(time_rung, rung, shape, product):
     """The product alone: operands on the GPU, calls in a row, then a wait for the last."""
-    time_rung(f"matmul {shape}", rung, product, to=torch.Tensor.cuda)
+    time_rung(f"matmul {shape}", rung, product)
 
 
 @needs_gpu
-@pytest.mark.parametrize("rung, shape", GPU_CASES)
 def test_rung_and_copy(timed, rung, shape, product, dense):
     """As the course times it: the product and its way back to the host."""
     matmul = RUNGS[rung].fn
@@ -245,7 +247,8 @@ def test_rung_and_copy(timed, rung, shape, product, dense):
 @pytest.mark.parametrize("rung", GPU_NAMES)
 def test_rung_in_a_graph(timed, rung, small_product):
     """The GPU's time alone: 100 products in a CUDA graph, which one call launches."""
-    skip_if_not_simulated(rung)
+    if reason := why_not(rung):
+        pytest.skip(reason)
     a, b, graph = small_product.a.cuda(), small_product.b.cuda(), torch.cuda.CUDAGraph()
     RUNGS[rung].fn(a, b)  # compiles it
     with torch.cuda.graph(graph):
@@ -263,7 +266,7 @@ def test_read_limit(timed, way, x_train):
         close(result.item() / read(x_train.double()).item(), 1, 1e-3)
 
     read, x = {"torch.max": torch.max, "torch.sum": torch.sum}[way], x_train.cuda()
-    timed("limit", check, read, x, limit="read", device="cuda", bytes=x.nbytes)
+    timed("limit", check, read, x, limit="bytes", device="cuda", work=x.nbytes)
 
 
 @needs_gpu
@@ -273,4 +276,4 @@ def test_multiply_add_limit(timed):
         assert c.unique().tolist() == [1024]
 
     x, flops = torch.full((4096, 4096), 0.5, device="cuda"), 2 * 4096**3
-    timed("limit", check, torch.matmul, x, x, limit="flops", device="cuda", flops=flops)
+    timed("limit", check, torch.matmul, x, x, limit="flops", device="cuda", work=flops)

@@ -8,8 +8,8 @@ import torch
 from fastcore.test import test_close as close
 
 import kernels
-from bench_fixtures import SAMPLE
 from kernels import Matrix, chunks, get_data, islice_chunks
+from ladder.mnist import path_sample
 
 VALS = [0.0, 0.0, 0.0, 0.19140625, 0.9296875, *[0.98828125] * 5]
 
@@ -66,7 +66,7 @@ def test_get_data(tmp_path, monkeypatch):
 
     def download(path):
         downloaded.append(path)
-        shutil.copy(SAMPLE, path)
+        shutil.copy(path_sample, path)
 
     monkeypatch.setattr(kernels, "download_mnist", download)
     for _ in range(2):
@@ -118,4 +118,4 @@ def test_load(timed):
     def check(parts):
         assert [len(x) for x, _ in parts] == [1000, 200, 200]
 
-    timed("load the sample", check, kernels.load_mnist, SAMPLE)
+    timed("load the sample", check, kernels.load_mnist, path_sample)

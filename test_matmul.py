@@ -17,12 +17,12 @@ from fastcore.test import test_close as close
 from numba import njit, prange
 
 import kernels
-import rungs
-from bench_fixtures import Product, cases
-from kernels import dot, frobenius
-from rungs import FULL, RUNGS, SMALL, rung
-
 from beyond.microkernel import LANES
+from kernels import dot, frobenius
+from ladder import rungs
+from ladder.product import Product
+from ladder.rungs import FULL, RUNGS, SMALL, rung
+from ladder.timing import need_memory
 
 CPU = [name for name, rung in RUNGS.items() if rung.device == "cpu"]
 FAST = [name for name in CPU if FULL in RUNGS[name].shapes]
@@ -87,46 +87,6 @@ def test_the_check_refuses(dense, case):
 
 # ---- Correctness: the rungs --------------------------------------------------------
 
-ODD_SHAPES = "0x3x2 3x0x2 3x2x0 1x1x1 1x1x7 7x1x1 1x784x10 5x17x3 9x33x7 11x7x13".split()
-LARGER = "9x33x41 15x784x10 16x33x9 20x785x11 300x785x9".split()
-
-
-@pytest.mark.parametrize(
-    "rung, shape", [(rung, x) for rung in CPU for x in ODD_SHAPES + LARGER * (rung in FAST)]
-)
-def test_odd_shapes(rung, shape):
-    """Twice: another b at the same place gives another result, and leaves the first as it is."""
-    product, fn = Product.random(*map(int, shape.split("x"))), RUNGS[rung].fn
-    c = fn(product.a, product.b)
-    product.b.neg_()
-    product.check(-fn(product.a, product.b))
-    product.check(c)
-
-
-@each(CPU)
-def test_strided_operands(fn):
-    """Transposed, with steps, expanded."""
-    wide = Product.random(9, 12, 22)
-    for a, b in [
-        (wide.a.T.contiguous().T, wide.b[:, ::2]),
-        (wide.a[::3], wide.b.T.contiguous().T),
-        (wide.a[:1].expand(9, 12), wide.b[:, :1].expand(12, 11)),
-    ]:
-        Product.of(a, b).check(fn(a, b))
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@each(CPU)
-def test_nan_and_inf_come_through(fn, value):
-    """In a row of a and a column of b, among the first k and the last."""
-    product = Product.random(7, 19, 6)
-    for k in 3, 18:
-        a, b = product.a.clone(), product.b.clone()
-        a[5, k] = b[k, 1] = value
-        with np.errstate(invalid="ignore"):
-            c = fn(a, b)
-        torch.testing.assert_close(c, a @ b, equal_nan=True, rtol=0, atol=1e-4)
-
 
 @each(FAST)
 def test_calls_from_several_threads(request, fn):
@@ -134,7 +94,7 @@ def test_calls_from_several_threads(request, fn):
     RUNGS["matmul_numba_parallel"].fn(torch.ones(2, 3), torch.ones(3, 4))
     if numba.threading_layer() == "workqueue":
         pytest.skip("Numba's workqueue ends a process in which two threads call it")
-    one = Product.random(6, 784, 100)  # it takes longer than a thread waits for its turn
+    one = Product.random("6x784x100")  # it takes longer than a thread waits for its turn
     products = [one, Product.of(-one.a, one.b), Product.of(one.a, 2 * one.b)]
 
     def right(product):
@@ -151,7 +111,7 @@ SUBNORMAL = torch.tensor(1e-310, dtype=torch.float64)
 SETTINGS = [  # that a rung could change for all that comes after it; one value of each
     (torch.get_num_threads, torch.set_num_threads, 2),
     (numba.get_num_threads, numba.set_num_threads, numba.config.NUMBA_NUM_THREADS),
-    (torch.get_default_dtype, torch.set_default_dtype, torch.float64),
+    (torch.get_default_dtype, torch.set_default_dtype, torch.float32),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
     (torch.is_grad_enabled, torch.set_grad_enabled, True),
     (lambda: (SUBNORMAL * 1).item() == 0, torch.set_flush_denormal, False),
@@ -163,17 +123,14 @@ SETTINGS = [  # that a rung could change for all that comes after it; one value 
 
 @each(CPU)
 def test_settings(request, fn, dense):
-    """A rung leaves them as they are, and what torch makes by default is not what it returns."""
+    """A rung leaves them as they are."""
     for get, put, value in SETTINGS:
         request.addfinalizer(partial(put, get()))
         put(value)
     numbers = torch.get_rng_state()
     fn(dense.a, dense.b)
-    with torch.device("meta"):
-        c = fn(dense.a, dense.b)
     assert [get() for get, *_ in SETTINGS] == [value for *_, value in SETTINGS]
     assert torch.get_rng_state().equal(numbers)
-    dense.check(c)
 
 
 def guarded(rows, columns):
@@ -201,15 +158,15 @@ def test_reads_nothing_past_its_operands(fn):
 # ---- Correctness: mistakes ---------------------------------------------------------
 
 ONES = torch.ones(2, 3), torch.ones(3, 4)
-WRONG_OPERANDS = {
-    "inner sizes": (ONES[0], torch.ones(4, 3), ValueError, r"takes shapes .*\(4, 3\)"),
-    "1-D": (torch.ones(3), ONES[1], ValueError, r"takes shapes .*\(3,\)"),
-    "3-D": (ONES[0], torch.ones(3, 4, 1), ValueError, r"takes shapes .*\(3, 4, 1\)"),
-    "float64": (ONES[0].double(), ONES[1].double(), TypeError, "a is torch.float64, not a fl"),
-    "integers": (ONES[0], ONES[1].long(), TypeError, "b is torch.int64"),
-    "numpy": (ONES[0].numpy(), ONES[1], TypeError, "a is ndarray, not a float32 torch.Tensor"),
-    "elsewhere": (ONES[0], ONES[1].to("meta"), ValueError, "b is on meta, but this rung runs on"),
-    "sparse": (ONES[0].to_sparse(), ONES[1], (ValueError, RuntimeError), None),
+WRONG_OPERANDS = {  # and what the error has to name
+    "inner sizes": (ONES[0], torch.ones(4, 3), ValueError, "4, 3"),
+    "1-D": (torch.ones(3), ONES[1], ValueError, "3"),
+    "3-D": (ONES[0], torch.ones(3, 4, 1), ValueError, "3, 4, 1"),
+    "float64": (ONES[0].double(), ONES[1].double(), TypeError, "float64"),
+    "integers": (ONES[0], ONES[1].long(), TypeError, "int64"),
+    "numpy": (ONES[0].numpy(), ONES[1], TypeError, "ndarray|array"),
+    "elsewhere": (ONES[0], ONES[1].to("meta"), (TypeError, ValueError), "meta"),
+    "sparse": (ONES[0].to_sparse(), ONES[1], Exception, None),
 }
 
 
@@ -222,38 +179,33 @@ def test_wrong_operands(case):
 
 
 @pytest.mark.parametrize(
-    "name, doc, shapes, mistake",
+    "name, doc, device, mistake",
     [
-        ("matmul_loops", "New.", [SMALL], "matmul_loops: two rungs have this name"),
-        ("matmul_new", None, [SMALL], "matmul_new: a rung has a docstring"),
-        ("matmul_new", "New.", [FULL], r"matmul_new: shapes are \[SMALL\] or"),
-        ("matmul_new", "New.", [SMALL, "6x7x8"], r"matmul_new: shapes are \[SMALL\] or"),
-        ("matmul_new", " \n", [SMALL], "matmul_new: a rung has a docstring"),
+        ("matmul_loops", "New.", "cpu", "two rungs are named matmul_loops"),
+        ("matmul_new", None, "cpu", "matmul_new: a rung has a docstring"),
+        ("matmul_new", " \n", "cpu", "matmul_new: a rung has a docstring"),
+        ("matmul_new", "New.", "gpu", 'matmul_new: the device is "cpu" or "cuda", not \'gpu\''),
     ],
 )
-def test_a_rung_that_is_refused(monkeypatch, name, doc, shapes, mistake):
+def test_a_rung_that_is_refused(name, doc, device, mistake):
     def fn(a, b):
         return a @ b
 
     fn.__name__, fn.__doc__ = name, doc
-    monkeypatch.setattr(rungs, "RUNGS", dict(RUNGS))
-    rung(shapes)(fn)
     with pytest.raises(ValueError, match=mistake):
-        rungs.RUNGS[name].fn(*ONES)
+        rung([SMALL], device)(fn)
+    assert "matmul_new" not in RUNGS
 
 
 def test_rung_without_parentheses(monkeypatch):
     monkeypatch.setattr(rungs, "RUNGS", {})
     assert rung(kernels.matmul_torch) is kernels.matmul_torch
-    assert rungs.RUNGS == {"matmul_torch": RUNGS["matmul_torch"]}
+    assert rungs.RUNGS["matmul_torch"].shapes == (SMALL, FULL)
 
 
 # ---- Timed: the rungs --------------------------------------------------------------
 
-CASES = cases("cpu")
 
-
-@pytest.mark.parametrize("rung, shape", CASES)
 def test_rung(time_rung, rung, shape, product):
     time_rung(f"matmul {shape}", rung, product)
 
@@ -261,6 +213,7 @@ def test_rung(time_rung, rung, shape, product):
 @pytest.fixture(scope="module")
 def more_rows(request, full_product):
     """The product of so many rows; made once for all rungs, as the last takes 1.6 GB."""
+    need_memory(4 * request.param * 784)
     return full_product.rows(request.param)
 
 
@@ -301,7 +254,7 @@ def test_read_limit(timed, way, x_train):
         close(np.asarray(result, "f8"), expected, eps=1e-3 * expected.max())
 
     read, total = READS[way]
-    timed("limit", check, read, x_train, limit="read", device="cpu", bytes=x_train.nbytes)
+    timed("limit", check, read, x_train, limit="bytes", device="cpu", work=x_train.nbytes)
 
 
 @njit(parallel=True, fastmath={"contract"})
@@ -321,11 +274,22 @@ def multiply_adds(n, threads):
 
 
 HALVES = torch.full((1024, 1024), 0.5)
-STEPS, THREADS = 200_000, numba.get_num_threads()
-MULTIPLY_ADDS = {  # the function, its arguments, float32 operations, each of its results
-    "torch.matmul": (torch.matmul, (HALVES, HALVES), 2 * 1024**3, 256),
-    "numpy @": (np.matmul, (HALVES.numpy(), HALVES.numpy()), 2 * 1024**3, 256),
-    "registers": (multiply_adds, (STEPS, THREADS), 24 * LANES * STEPS * THREADS, 12 * LANES),
+STEPS = 200_000
+
+
+def in_registers():
+    return multiply_adds(STEPS, numba.get_num_threads())
+
+
+MULTIPLY_ADDS = {  # the function, its arguments, operations of a thread or all, and each result
+    "torch.matmul": (torch.matmul, (HALVES, HALVES), lambda: 2 * 1024**3, 256),
+    "numpy @": (np.matmul, (HALVES.numpy(), HALVES.numpy()), lambda: 2 * 1024**3, 256),
+    "registers": (
+        in_registers,
+        (),
+        lambda: 24 * LANES * STEPS * numba.get_num_threads(),
+        12 * LANES,
+    ),
 }
 
 
@@ -334,6 +298,6 @@ def test_multiply_add_limit(timed, way):
     def check(result):
         assert np.unique(result).tolist() == [expected]
 
-    multiply_adds(1, 1)  # compiles
-    fn, args, flops, expected = MULTIPLY_ADDS[way]
-    timed("limit", check, fn, *args, limit="flops", device="cpu", flops=flops)
+    fn, args, work, expected = MULTIPLY_ADDS[way]
+    fn(*args)  # compiles
+    timed("limit", check, fn, *args, limit="flops", device="cpu", work=work())

@@ -3,11 +3,10 @@
 import torch
 from numba import carray, njit
 
-from ladder.rungs import rung
-
 from beyond import microkernel
 from beyond.microkernel import LANES, ROWS, TILE, add_product, add_rest
 from beyond.vectors import broadcast, floats_at, load, registers, store
+from ladder.rungs import rung
 
 # From this many rows on it pays to pack b, and from this many multiply-adds of vectors on to wake
 # the other threads. Measured with AVX2 and AVX-512.

@@ -7,9 +7,8 @@ from llvmlite import binding as llvm
 from numba import njit, prange
 from numba.core.registry import cpu_target
 
-from ladder.rungs import rung
-
 from beyond.vectors import load, multiply_add, prefetch, registers, store, total
+from ladder.rungs import rung
 
 ADD = "define <16 x float> @f(<16 x float> %x) {%y = fadd <16 x float> %x, %x ret <16 x float> %y}"
 

@@ -4,6 +4,8 @@ import math
 import os
 from pathlib import Path
 
+LIBRARIES = "NUMBA_", "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "TORCH_", "PYTORCH_", "CUDA_"
+
 
 def control_files(name):
     """Return what the files of this name say, in all cgroups (v1 and v2) that hold this process."""
@@ -21,27 +23,31 @@ def control_files(name):
 
 
 def cores():
-    """Return how many cores this process may use, and what limits it to them."""
+    """Return how many cores this process may use, and what limits it to them.
+
+    To be asked before torch is imported: with OpenMP's binding variables, that narrows the affinity.
+    """
     limits = [(os.cpu_count() or 1, "all")]
     if hasattr(os, "sched_getaffinity"):
         limits.append((len(os.sched_getaffinity(0)), "the CPU affinity of this process"))
-    quotas = [tuple(text.split()) for text in control_files("cpu.max")]
-    quotas += zip(
-        control_files("cpu.cfs_quota_us"), control_files("cpu.cfs_period_us"), strict=False
-    )
-    for quota, period in quotas:
+    quotas = [text.split() for text in control_files("cpu.max")]
+    v1 = control_files("cpu.cfs_quota_us"), control_files("cpu.cfs_period_us")
+    for quota, period in [*quotas, *zip(*v1, strict=False)]:
         if quota not in ("max", "-1"):
             limits.append((max(1, int(quota) // int(period)), "the CPU quota of this container"))
     return min(limits, key=lambda limit: limit[0])
 
 
-def limit_threads():
-    """If only some cores may be used, keep torch, BLAS and Numba from starting more threads.
+def settings():
+    """Return ``{name: value}`` of the environment variables that change what is measured."""
+    return {n: v for n, v in sorted(os.environ.items()) if n.startswith(LIBRARIES) and v}
 
-    These would stall each other. It takes effect for what is not imported yet, and leaves alone
-    what the user has set.
+
+def limit_threads(allowed):
+    """Keep libraries that are not imported yet from more threads than ``allowed`` cores.
+
+    These would stall each other. What the user has set stays.
     """
-    allowed, _ = cores()
     if allowed < (os.cpu_count() or 1):
         for library in "OMP", "MKL", "OPENBLAS", "NUMBA":
             os.environ.setdefault(f"{library}_NUM_THREADS", str(allowed))
@@ -56,12 +62,11 @@ def free_memory():
     except (OSError, StopIteration):
         return math.inf
     limits = control_files("memory.max") + control_files("memory.limit_in_bytes")
-    free = [int(limit) - resident for limit in limits if limit != "max"]
-    return min([int(kib) * 1024, *free])
+    return min(int(kib) * 1024, *(int(x) - resident for x in limits if x != "max"), math.inf)
 
 
 def waited():
-    """Return how many seconds this process's threads, taken together, have waited for a core (Linux)."""
+    """Return the seconds that this process's threads, together, have waited for a core (Linux)."""
     total = 0
     for task in Path("/proc/self/task").glob("*/schedstat"):
         try:

@@ -48,6 +48,26 @@ def download_mnist(dest, url=MNIST_URL, timeout=10.0):
         part.unlink(missing_ok=True)
 
 
+def find_mnist(choice, folder):
+    """Return the path of the data for "auto", "sample" or a path in ``folder``, and why that one.
+
+    Raises ValueError if there is no such file.
+    """
+    if choice == "sample":
+        return path_sample, "chosen by --mnist"
+    if choice != "auto":
+        path = Path(folder, os.path.expanduser(choice))
+        if not path.is_file():
+            raise ValueError(f"--mnist={choice}: there is no such file")
+        return path, "chosen by --mnist"
+    if path_gz.exists():
+        return path_gz, "found there"
+    try:
+        return download_mnist(path_gz, timeout=5), "downloaded now"
+    except (OSError, ValueError) as error:
+        return path_sample, f"no data/mnist.pkl.gz, and the download failed: {error}"
+
+
 class ArrayUnpickler(pickle.Unpickler):
     """Loads arrays, and refuses a pickle that names anything else before it is called.
 

@@ -1,39 +1,44 @@
-"""What holds for a product whatever its operands: each rung is tried on drawn ones."""
+"""What holds for a product whatever its operands: each rung is tried on named and on drawn ones."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bench_fixtures import Product, has_gpu, skip_if_not_simulated
-from rungs import RUNGS, SMALL
+from ladder.gpu import has_gpu, why_not
+from ladder.product import Product
+from ladder.rungs import RUNGS, SMALL
 
-CPU_NAMES = [name for name, rung in RUNGS.items() if rung.device == "cpu"]
-GPU_NAMES = [name for name, rung in RUNGS.items() if rung.device == "cuda"]
+CPU = [name for name, rung in RUNGS.items() if rung.device == "cpu"]
+GPU = [name for name, rung in RUNGS.items() if rung.device == "cuda"]
 # Python steps and simulated threads are slow: fewer multiplications for these.
 FEW, MANY = 100, 50_000
 
-LAYOUTS = [
-    lambda x: x,
-    lambda x: x.T.contiguous().T,
-    lambda x: x.repeat_interleave(2, 0).repeat_interleave(3, 1)[::2, ::3],
-    lambda x: x[:1].expand(x.shape),
-    lambda x: x[:, :1].expand(x.shape),
-    lambda x: torch.nn.functional.pad(x, (2, 1, 1, 1))[1:-1, 2:-1],
-]
-
-
-@st.composite
-def matrices(draw, rows, columns, exponent):
-    """In any layout, with values of about 10**exponent; below 1e-38 they are subnormal."""
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
-    x = torch.randn(rows, columns, generator=generator).double() * 10.0**exponent
-    return draw(st.sampled_from(LAYOUTS))(x.float())
+LAYOUTS = {
+    "as it is": lambda x: x,
+    "transposed": lambda x: x.T.contiguous().T,
+    "with steps": lambda x: x.repeat_interleave(2, 0).repeat_interleave(3, 1)[::2, ::3],
+    "one row": lambda x: x[:1].expand(x.shape),
+    "one column": lambda x: x[:, :1].expand(x.shape),
+    "in a frame": lambda x: torch.nn.functional.pad(x, (2, 1, 1, 1))[1:-1, 2:-1],
+}
+EMPTY = [(0, 3, 2), (3, 0, 2), (3, 2, 0)]
+ODD = [(1, 1, 1), (1, 1, 7), (7, 1, 1), (5, 17, 3), (11, 7, 13), (9, 33, 7)]
+# Around the CPU's tiles, thresholds and lanes, where a rung takes its ways apart.
+LARGE = [(9, 33, 41), (15, 784, 10), (16, 33, 9), (20, 785, 11), (300, 785, 9), (64, 64, 65)]
+# Around the GPU's tiles; 1,300 rows of b are more than fits into shared memory.
+TILES = [(19, 12, 3), (49, 4, 3), (2, 77, 1), (1, 3, 71), (2, 1300, 3)]
 
 
 @st.composite
 def operands(draw, most):
-    """a and b, 0 to 70 in each dimension, for at most so many multiplications."""
+    """a and b, 0 to 70 in each dimension, for at most so many multiplications, in any layout.
+
+    Values are of about 10**exponent; below 1e-38 they are subnormal.
+    """
     sizes = []
     for _ in range(3):
         sizes.append(min(draw(st.integers(0, 70)), most))
@@ -41,7 +46,30 @@ def operands(draw, most):
     m, k, n = draw(st.permutations(sizes))
     exponent = draw(st.integers(-44, 30))
     other = draw(st.integers(-30, min(30, 30 - exponent)))  # the products are not too large
-    return draw(matrices(m, k, exponent)), draw(matrices(k, n, other))
+    layouts = draw(st.tuples(*[st.sampled_from([*LAYOUTS])] * 2))
+    return named((m, k, n), layouts, (exponent, other), draw(st.integers(0, 2**32)))
+
+
+def named(shape, layouts=("as it is",) * 2, exponents=(0, 0), seed=1):
+    (m, k, n), generator = shape, torch.Generator().manual_seed(seed)
+    found = []
+    for size, layout, exponent in zip([(m, k), (k, n)], layouts, exponents, strict=True):
+        x = torch.randn(size, generator=generator).double() * 10.0**exponent
+        found.append(LAYOUTS[layout](x.float()))
+    return found
+
+
+def examples(shapes):
+    """Try these shapes, and 9x12x11 in each layout, before others are drawn."""
+
+    def decorate(test):
+        for shape in shapes:
+            test = example(named(shape))(test)
+        for layout in LAYOUTS:
+            test = example(named((9, 12, 11), (layout, layout)))(test)
+        return test
+
+    return decorate
 
 
 def check(fn, a, b):
@@ -56,26 +84,50 @@ def check(fn, a, b):
     another.fill_(7)
     Product.of(a, b).check(fn(a, b))
     m, k = a.shape
-    if m:  # each float comes through a multiplication by 1, also a subnormal one
+    if m and k < 100:  # each float comes through a multiplication by 1, also a subnormal one
         assert fn(torch.eye(k), b).equal(b) and fn(a, torch.eye(k)).equal(a)
 
 
-@pytest.mark.parametrize("rung", CPU_NAMES)
-@given(data=st.data())
-def test_property(rung, data):
-    few = RUNGS[rung].shapes == (SMALL,)
-    check(RUNGS[rung].fn, *data.draw(operands(FEW if few else MANY)))
+SLOW = [name for name in CPU if RUNGS[name].shapes == (SMALL,)]
+FAST = [name for name in CPU if name not in SLOW]
+
+
+@pytest.mark.parametrize("rung", SLOW)
+@examples(EMPTY + ODD[:5])
+@given(operands(FEW))
+def test_slow_rung(rung, ab):
+    check(RUNGS[rung].fn, *ab)
+
+
+@pytest.mark.parametrize("rung", FAST)
+@examples(EMPTY + ODD + LARGE)
+@given(operands(MANY))
+def test_fast_rung(rung, ab):
+    check(RUNGS[rung].fn, *ab)
 
 
 @pytest.mark.cuda
 @pytest.mark.usefixtures("patient_simulator")
-@pytest.mark.parametrize("rung", GPU_NAMES)
-@settings(max_examples=settings().max_examples // 25)
-@given(data=st.data())
-def test_property_on_the_gpu(rung, data):
-    skip_if_not_simulated(rung)
+@pytest.mark.parametrize("rung", [name for name in GPU if not why_not(name)])
+@settings(max_examples=50 if has_gpu() else 2)
+@examples(EMPTY + ODD[:5] + TILES)
+@given(operands(MANY if has_gpu() else FEW))
+def test_gpu_rung(rung, ab):
+    """One product of each pair of operands: the simulator is slow."""
+    a, b = (x.cuda() for x in ab) if has_gpu() else ab
+    before = a.clone(), b.clone()
+    c = RUNGS[rung].fn(a, b)
+    assert c.device == a.device and all(map(torch.equal, (a, b), before))
+    Product.of(*ab).check(c)
 
-    def fn(a, b):
-        return RUNGS[rung].fn(a.cuda(), b.cuda()).cpu() if has_gpu() else RUNGS[rung].fn(a, b)
 
-    check(fn, *data.draw(operands(MANY if has_gpu() else FEW)))
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("rung", CPU)
+def test_nan_and_inf_come_through(rung, value):
+    """In a row of a and a column of b, among the first k and the last."""
+    for k in 3, 18:
+        a, b = named((7, 19, 6))
+        a[5, k] = b[k, 1] = value
+        with np.errstate(invalid="ignore"):
+            c = RUNGS[rung].fn(a, b)
+        torch.testing.assert_close(c, a @ b, equal_nan=True, rtol=0, atol=1e-4)

@@ -1,0 +1,150 @@
+"""The rule of the suite: nothing is timed before it is shown to be right."""
+
+import math
+import warnings
+from time import perf_counter
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ladder.gpu import has_gpu, why_not
+from ladder.machine import free_memory, waited
+from ladder.result import Result
+from ladder.rungs import RUNGS
+
+ONCE_ABOVE = 0.25  # seconds; a call that takes longer is timed once
+NOT_COMPILING_ABOVE = 3  # seconds; a first call longer than this is slow itself: don't repeat it
+SKIP_ABOVE = 10  # seconds; a rung that would take longer is not timed
+PROBE = 0.05  # seconds; a call that takes longer says how long a larger product takes
+CALLS_ON_A_GPU = 20  # in a row, before one wait for the last
+timed_rungs = pytest.StashKey()
+
+
+def clocked(fn, *args):
+    """Return how long a call takes, to its end on the GPU if there is one, and its result."""
+    if has_gpu():
+        torch.cuda.synchronize()
+    start = perf_counter()
+    result = fn(*args)
+    if has_gpu():
+        torch.cuda.synchronize()
+    return perf_counter() - start, result
+
+
+@pytest.fixture
+def timed(benchmark):
+    """``timed(group, check, fn, *args)``: pass fn's result to ``check``, and only then time fn.
+
+    Keyword arguments are saved as the benchmark's ``extra_info``.
+    """
+
+    def timed(group, check, fn, *args, **extra_info):
+        benchmark.group = group
+        benchmark.extra_info.update(extra_info)
+        seconds, result = clocked(fn, *args)
+        check(result)
+        if benchmark.disabled:
+            return benchmark.pedantic(lambda: None)  # it has been called and checked
+        if ONCE_ABOVE < seconds < NOT_COMPILING_ABOVE:
+            seconds, _ = clocked(fn, *args)
+        waiting, start = waited(), perf_counter()
+        with warnings.catch_warnings(action="ignore"):  # the check has let them be shown
+            if seconds > ONCE_ABOVE:
+                benchmark.pedantic(fn, args)
+            elif extra_info.get("device") == "cuda":
+                rounds = math.ceil(benchmark._max_time / (CALLS_ON_A_GPU * seconds))
+                rounds = min(max(rounds, 5), 1000)
+                benchmark.pedantic(fn, args, None, None, None, rounds, 1, CALLS_ON_A_GPU)
+            else:
+                benchmark(fn, *args)
+        benchmark.extra_info["waited"] = (waited() - waiting) / (perf_counter() - start)
+
+    return timed
+
+
+def need_memory(size):
+    """Skip the test unless so many bytes can be allocated."""
+    if size > (free := free_memory()):
+        pytest.skip(f"it needs {size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
+
+
+class TorchCalls(TorchDispatchMode):
+    """Counts the operations of torch that are called inside it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def expected_time(fn, a, b):
+    """Return about how long fn(a, b) takes in seconds, from growing parts of the operands.
+
+    A call's fixed cost does not grow with them, so the part has to be large enough.
+    """
+    sizes, whole = [5, 784, 10], [*a.shape, b.shape[1]]
+    while True:
+        m, k, n = sizes = [min(pair) for pair in zip(sizes, whole, strict=True)]
+        part = a[:m, :k].contiguous(), b[:k, :n].contiguous()
+        seconds, _ = clocked(fn, *part)
+        if seconds > PROBE or sizes == whole:
+            scale = math.prod(whole) / max(1, math.prod(sizes))
+            if seconds * scale > SKIP_ABOVE:  # not for the sake of one disturbed call
+                seconds = min(seconds, clocked(fn, *part)[0])
+            return seconds * scale
+        sizes = [2 * size for size in sizes]
+
+
+@pytest.fixture
+def time_rung(timed, benchmark, dense, small_product, request):
+    """``time_rung(group, name, product)``: check the rung of this name on dense operands (which
+    compiles it, too) and on the product's own, then time it, once for all groups."""
+
+    def time_rung(group, name, product):
+        rung = RUNGS[name]
+        if rung.device == "cuda" and (reason := why_not(name)):
+            pytest.skip(reason)
+
+        def to(tensor):
+            return tensor.cuda() if rung.device == "cuda" and has_gpu() else tensor
+
+        operands = to(dense.a.clone()), to(dense.b.clone())
+        dense.check(rung.fn(*operands))
+        unchanged = all(map(torch.equal, operands, (to(dense.a), to(dense.b))))
+        assert unchanged, f"{name} has changed its operands"
+        (m, k), n = product.a.shape, product.b.shape[1]
+        shape = f"{m}x{k}x{n}"
+        result = Result.of(rung, shape, list(RUNGS).index(name))
+        done = request.config.stash.setdefault(timed_rungs, {})
+        if (earlier := done.get((name, shape))) and not benchmark.disabled:
+            return repeat(earlier, benchmark, group)
+        a, b = to(product.a), to(product.b)
+        small = m * k * n <= small_product.a.numel() * small_product.b.shape[1]
+        if not small and (seconds := expected_time(rung.fn, a, b)) > SKIP_ABOVE:
+            pytest.skip(f"it would take about {seconds:,.0f} s")
+        versions, calls = (a._version, b._version), TorchCalls()
+
+        def check(c):
+            product.check(c)
+            assert (a._version, b._version) == versions, f"{name} has changed its operands"
+
+        if small and not benchmark.disabled:
+            with calls:
+                c = rung.fn(a, b)
+            check(c)
+            result.calls = calls.count
+        timed(group, check, rung.fn, a, b, **result.written())
+        done[name, shape] = benchmark
+
+    return time_rung
+
+
+def repeat(earlier, benchmark, group):
+    """Let ``benchmark`` have measured what an earlier one has: one number for one rung and shape."""
+    benchmark.group, benchmark._mode = group, "repeat"
+    benchmark.extra_info.update(earlier.extra_info)
+    stats = benchmark._make_stats(earlier.stats.iterations)
+    for seconds in earlier.stats.stats.data:
+        stats.stats.update(seconds)

@@ -1,0 +1,250 @@
+"""A run of pytest on a few rungs, in a project of its own: what it shows, saves and survives."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ladder.mnist import path_sample
+from ladder.result import Run
+from ladder.rungs import RUNGS, SMALL, Rung
+
+ROOT = Path(__file__).parent.parent
+SUITE = """
+import pytest
+
+def test_rung(time_rung, rung, shape, product):
+    if rung == "matmul_numba_dot":
+        pytest.skip("it has no time today")
+    time_rung("matmul " + shape, rung, product)
+
+@pytest.mark.parametrize("rung", ["matmul_torch"])
+def test_rows(time_rung, rung, small_product):
+    time_rung("rows", rung, small_product)
+
+@pytest.mark.parametrize("limit", ["bytes", "flops"])
+def test_read_limit(timed, limit):
+    timed("limit", bool, sum, [1], limit=limit, device="cpu", work=10**12)
+
+def test_times_nothing():
+    pass
+"""
+
+
+def add(monkeypatch, **fns):
+    """Add rungs with these names to those of the suite."""
+    for name, fn in fns.items():
+        rung = Rung(name, fn, (SMALL,), "cpu", {}, "beyond the course", lambda m, k, n: True)
+        monkeypatch.setitem(RUNGS, name, rung)
+        fn.__doc__ = "New."
+
+
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    """``suite(*args)`` runs four rungs of the course, one of which is skipped."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # this one may be of -n 2
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in [*RUNGS]:
+        if name not in ("matmul_numba_dot", "matmul_elementwise", "matmul_torch", "matmul_numpy"):
+            monkeypatch.delitem(RUNGS, name)
+        else:
+            monkeypatch.setitem(RUNGS, name, replace(RUNGS[name], shapes=(SMALL,)))
+    for name in "conftest.py", "pytest.ini":
+        shutil.copy(ROOT / name, pytester.path)
+    pytester.makepyfile(test_it=SUITE)
+    args = f"--mnist={path_sample}", "-p", "no:randomly", "--benchmark-max-time=0.01"
+    return lambda *more: pytester.runpytest_inprocess(*args, *more)
+
+
+def test_what_a_run_shows_and_saves(suite):
+    result = suite("--benchmark-json=run.json", "--figures=drawn", "-v")
+    result.assert_outcomes(passed=7, skipped=1)
+    result.stdout.fnmatch_lines([
+        "mnist: *mnist-sample.pkl.gz (chosen by --mnist)",
+        "cores: * threads: torch *, numba *; *-bit SIMD",
+        "5x784x10 *",
+        "matmul_elementwise *",
+        "-- beyond the course *",
+        "fastest at 5x784x10: matmul_*",
+        "limit of the CPU: 78.4 kFLOP take *",
+        "not timed at 5x784x10: matmul_numba_dot: it has no time today",
+        "drawn in *: ladder.png, rows.png, digit.png, rand.png, histogram.png",
+    ])  # fmt: skip
+    run = Run.load("run.json")
+    rungs = {r.rung: r for r in run.results}
+    assert [*rungs] == [*RUNGS]
+    assert rungs["matmul_torch"].median == run.rows[0].median  # one measurement, in both places
+    assert rungs["matmul_torch"].calls == 1 < rungs["matmul_elementwise"].calls
+    assert run.suite["data"] == path_sample.name and "torch" in run.suite["libraries"]
+    assert "data" not in run.saved["benchmarks"][0]["stats"]
+    assert len(os.listdir("drawn")) == 5
+
+
+def warn(text):
+    warnings.warn_explicit(text, DeprecationWarning, "library.py", 1, module="library")
+
+
+MISTAKES = {
+    "raises": (lambda a, b: 1 // 0, "it failed: ZeroDivisionError: *"),
+    "none": (lambda a, b: None, "it failed: AssertionError: a <class 'NoneType'>*"),
+    "float64": (lambda a, b: a.double() @ b.double(), "it failed: AssertionError: the dtype is*"),
+    "its_input": (lambda a, b: a, "it failed: AssertionError: the shape is (3, 50)*"),
+    "wrong_for_5": (lambda a, b: a @ b * (1 + (len(a) == 5)), "it failed: *of 50 cells differ*"),
+    "in_place": (lambda a, b: a.mul_(2) @ b / 2, "it failed: *in_place has changed*"),
+    "in_place_later": (
+        lambda a, b: a.mul_(1) @ b if len(a) == 5 else a @ b,
+        "it failed: *in_place_later has changed*",
+    ),
+    "warns": (lambda a, b: a @ b if warn("news") is None else a, None),
+}
+
+
+def test_mistakes_are_told_in_one_line_and_the_others_are_timed(suite, monkeypatch):
+    add(monkeypatch, **{name: fn for name, (fn, _) in MISTAKES.items()})
+    result = suite("-k", "test_rung")
+    result.assert_outcomes(passed=4, failed=7, skipped=1, deselected=4, warnings=3)
+    lines = [f"not timed at 5x784x10: {name}: {why}" for name, (_, why) in MISTAKES.items() if why]
+    result.stdout.fnmatch_lines(["matmul_torch *", "warns *", *lines])
+
+
+def test_a_rung_that_takes_too_long(suite, monkeypatch):
+    """It is found by a part of the product, and one that only starts slowly is timed."""
+    import time
+
+    def slow(a, b):
+        time.sleep(a.numel() * 1e-6)
+        return a @ b
+
+    def slow_to_start(a, b):
+        time.sleep(0.02)
+        return a @ b
+
+    add(monkeypatch, slow=slow, slow_to_start=slow_to_start)
+    result = suite("--shape=2000x8000x1", "-k", "slow")
+    result.assert_outcomes(passed=1, skipped=1, deselected=8)
+    result.stdout.fnmatch_lines(
+        ["slow_to_start *", "not timed at 2000x8000x1: slow: it would take about 1? s"]
+    )
+
+
+OPTIONS = {  # what is said at the end, and the outcomes
+    "--benchmark-only": ("fastest at*", {"passed": 6, "skipped": 1, "deselected": 1}),
+    "--benchmark-disable": ("*7 passed*", {"passed": 7, "skipped": 1}),
+    "--shape=6x7x8": ("6x7x8 *", {"passed": 5, "skipped": 1, "deselected": 2}),
+    "-p no:warnings": ("fastest at*", {"passed": 7, "skipped": 1}),
+    "-p no:terminal --figures=f": ("drawn in *", None),
+    "-p no:cacheprovider": ("fastest at*", {"passed": 7, "skipped": 1}),
+    "--benchmark-autosave --benchmark-storage=pytest.ini": ("ERROR: this run could not*", None),
+    "-p breaks": ("fastest at*", None),
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_options(suite, pytester, options):
+    """What was measured is shown with any of them, and with each failure around it."""
+    pytester.makepyfile(
+        breaks="def pytest_runtest_logfinish(nodeid): assert 'nothing' not in nodeid"
+    )
+    pytester.syspathinsert()
+    line, outcomes = OPTIONS[options]
+    result = suite(*options.split())
+    if outcomes:
+        result.assert_outcomes(**outcomes)
+    result.stdout.fnmatch_lines([line])
+    if "disable" in options:
+        result.stdout.no_fnmatch_line("*fastest*")
+    if "breaks" not in options:
+        result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_a_regression(suite, pytester):
+    suite("--benchmark-save=first")
+    (first,) = pytester.path.rglob("0001_first.json")
+    run = json.loads(first.read_text())
+    for bench in run["benchmarks"]:
+        bench["stats"]["min"] = 1e-9
+    first.write_text(json.dumps(run).replace('"machine"', '"another"'))
+    result = suite("--benchmark-compare", "--benchmark-compare-fail=min:5%")
+    result.stdout.fnmatch_lines(["*(0001_first)*", "fastest at*"])
+    result.stderr.fnmatch_lines(["*Performance has regressed*"])
+
+
+REFUSED = {
+    "--mnist=missing": "--mnist=missing: there is no such file",
+    "--mnist=pytest.ini": "*pytest.ini: damaged, or not MNIST*",
+    "--figures=pytest.ini": "*pytest.ini*",
+    "--shape=5x0x1": "*a shape is MxKxN, such as 64x784x10, not 5x0x1",
+}
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_refused(suite, option):
+    result = suite(option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = pytest.LineMatcher(result.outlines + result.errlines)
+    said.fnmatch_lines([f"*{REFUSED[option]}*"])
+
+
+def run_suite(*args, python=(), **env):
+    """Run one rung of this project in a process of its own; return its status and its output."""
+    command = [sys.executable, *python, "-m", "pytest", "--mnist=sample", "-q"]
+    command += ["--benchmark-max-time=0.01", "-k", "rung and 5x784x10 and (numpy or tile)", *args]
+    env = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"} | env
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_an_environment_full_of_news(tmp_path):
+    """Settings that a library can't read, a notebook's matplotlib, cores that torch takes away."""
+    status, output = run_suite(
+        f"--figures={tmp_path}",
+        f"--benchmark-json={tmp_path}/run.json",
+        NUMBA_NUM_THREADS="auto",
+        MPLBACKEND="module://matplotlib_inline.backend_inline",
+        OMP_PROC_BIND="true",
+        TERM="dumb",
+    )
+    assert status == 0 and "fastest at" in output and "drawn in" in output
+    assert "a library says: Environment variable 'NUMBA_NUM_THREADS' is defined but" in output
+    assert "\x1b" not in output
+    suite = Run.load(tmp_path / "run.json").suite
+    assert suite["settings"]["OMP_PROC_BIND"] == "true"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert suite["cores"].split()[0] == str(cores)
+
+
+def test_a_part_that_is_missing():
+    """Without Numba's threads, what needs none is timed, and the rest says why it isn't."""
+    status, output = run_suite(NUMBA_THREADING_LAYER="tbb")
+    assert "matmul_numpy " in output
+    assert (
+        status == 0 or "not timed at 5x784x10: matmul_numba_tile: it failed: ValueError" in output
+    )
+
+
+@pytest.mark.parametrize(
+    "args, python, env, message",
+    [
+        ((), ("-O",), {}, "ERROR: python -O drops assert"),
+        ((), (), {"NUMBA_DISABLE_JIT": "1"}, "ERROR: NUMBA_DISABLE_JIT is set"),
+    ],
+)
+def test_says_why_it_can_not_run(args, python, env, message):
+    status, output = run_suite(*args, python=python, **env)
+    assert status == pytest.ExitCode.USAGE_ERROR and message in output
+
+
+def test_a_broken_file_is_told_in_one_line(suite, pytester):
+    pytester.makepyfile(kernels="1 +", test_it="def test(): pass")
+    result = pytester.runpytest_subprocess("--mnist=sample")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *kernels.py:1: SyntaxError: invalid syntax*"])
+    assert len(result.stderr.lines) <= 2
