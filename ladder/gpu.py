@@ -1,7 +1,6 @@
-"""What a rung, or its test, needs to reach a GPU or Numba's simulator of one."""
+"""Whether there is a GPU, or Numba's simulator of one, and why a rung can't run on it."""
 
 import os
-from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
@@ -36,25 +35,3 @@ def why_not(rung):
     if not cuda.is_available():
         return "Numba finds no CUDA toolkit (libNVVM): install requirements-cuda.txt"
     return ""
-
-
-def device_array(tensor):
-    """Return ``tensor`` as what a numba.cuda kernel takes, without a copy.
-
-    That is a view of a tensor on the GPU, or of one in memory for Numba's simulator.
-    """
-    return tensor.contiguous().numpy() if SIMULATED else cuda.as_cuda_array(tensor)
-
-
-@contextmanager
-def current_stream(tensor):
-    """Make the GPU of ``tensor`` the current one; the value is torch's stream there, for Numba.
-
-    The simulator has neither: 0 stands for its stream.
-    """
-    if SIMULATED:
-        yield 0
-    else:
-        with torch.cuda.device(tensor.device):
-            stream = torch.cuda.current_stream().cuda_stream
-            yield cuda.external_stream(stream) if stream else 0

@@ -31,7 +31,7 @@ def launch(kernel, a, b, blocks, threads, shared=0):
     gpu = a.get_device()
     if not (a.dtype == b.dtype == torch.float32 and a.shape[1] == len(b)):
         raise ValueError("not float32 tensors of shapes (M, K) and (K, N)")
-    if gpu != b.get_device() or (gpu < 0) != SIMULATED:
+    if a.device != b.device or (gpu < 0) != SIMULATED:
         raise ValueError(f"not on one GPU: {a.device}, {b.device}")
     a, b = a.contiguous(), b.contiguous()
     (m, k), n = a.shape, b.shape[1]
