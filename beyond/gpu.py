@@ -30,7 +30,7 @@ def cell_kernel(a, b, c, m_size, k_size, n_size):
 @rung(device="cuda")
 def matmul_cuda_launch(a, b):
     """The course's kernel, launched by addresses: 12 µs of the host, where Numba takes 190."""
-    blocks = math.ceil(len(a) / TPB), math.ceil(b.shape[1] / TPB)
+    blocks = math.ceil(a.shape[0] / TPB), math.ceil(b.shape[1] / TPB)
     return launch(cell_kernel, a, b, blocks, (TPB, TPB))
 
 
@@ -56,7 +56,7 @@ def matmul_cuda_coalesced(a, b):
     The full shape takes as long as before, 607 µs: the L1 cache served the course's reads, too,
     and each cell now costs five shuffles. Sums are float32 from here on.
     """
-    return launch(coalesced_kernel, a, b, math.ceil(len(a) / WARPS), (WARP, WARPS))
+    return launch(coalesced_kernel, a, b, math.ceil(a.shape[0] / WARPS), (WARP, WARPS))
 
 
 ROWS, COLS, TILE = 4, 10, 40
@@ -101,11 +101,12 @@ def launch_resident(kernel, a, b, rows, instead, width=1, warps=WARPS, more=0):
     As many as the GPU holds at once walk over c, ``rows`` rows to a warp at a time. Where a block
     has no room, or the rows of a begin elsewhere than at multiples of ``width`` floats, the rung ``instead`` does the work.
     """
-    a, threads, shared = a.contiguous(), (WARP, warps), 4 * COLS * len(b) + more
+    a, (m, k), n = a.contiguous(), a.shape, b.shape[1]
+    threads, shared = (WARP, warps), 4 * COLS * k + more
     resident = resident_blocks(kernel, a.get_device(), threads, shared)
-    if not resident or a.shape[1] % width or a.data_ptr() % (4 * width):
+    if not resident or k % width or a.data_ptr() % (4 * width):
         return instead(a, b)
-    blocks = math.ceil(b.shape[1] / COLS), min(resident, math.ceil(len(a) / (warps * rows)))
+    blocks = math.ceil(n / COLS), min(resident, math.ceil(m / (warps * rows)))
     return launch(kernel, a, b, blocks, threads, shared)
 
 

@@ -28,13 +28,12 @@ def launch(kernel, a, b, blocks, threads, shared=0):
     ``shared`` is the shared memory of a block in bytes. The simulator passes 1-D arrays for
     addresses. Raises ValueError for what an address can't tell: another dtype, shape or device.
     """
-    gpu = a.get_device()
-    if not (a.dtype == b.dtype == torch.float32 and a.shape[1] == len(b)):
+    gpu, (m, k), (rows, n) = a.get_device(), a.shape, b.shape
+    if not (a.dtype == b.dtype == torch.float32 and k == rows):
         raise ValueError("not float32 tensors of shapes (M, K) and (K, N)")
-    if a.device != b.device or (gpu < 0) != SIMULATED:
+    if gpu != b.get_device() or (gpu < 0) != SIMULATED:
         raise ValueError(f"not on one GPU: {a.device}, {b.device}")
     a, b = a.contiguous(), b.contiguous()
-    (m, k), n = a.shape, b.shape[1]
     c = a.new_empty(m, n) if k else a.new_zeros(m, n)
     if not (m and k and n):
         return c
