@@ -29,7 +29,7 @@ def cell_kernel(a, b, c, m_size, k_size, n_size):
 
 @rung(device="cuda")
 def matmul_cuda_launch(a, b):
-    """The course's kernel, launched by addresses: 12 µs of the host, where Numba takes 190."""
+    """The course's kernel, launched by addresses: 12 µs of the host in a prototype, by Numba 190."""
     blocks = math.ceil(a.shape[0] / TPB), math.ceil(b.shape[1] / TPB)
     return launch(cell_kernel, a, b, blocks, (TPB, TPB))
 
