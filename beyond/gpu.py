@@ -236,10 +236,7 @@ close_group, wait_for_oldest = ptx("cp.async.commit_group;"), ptx(f"cp.async.wai
 
 @cuda.jit(device=True)
 def start_copies(a, m_size, k_size, start, k_start, shared, stage):
-    """Start to fill the lane's part of a stage; return start and k_start of the next stage.
-
-    What is started makes a group, an empty one past the last row of a.
-    """
+    """Start to fill the lane's part of a stage, as one group; return what the next one begins with."""
     i, k = start + cuda.threadIdx.y * ROWS, k_start + 4 * cuda.threadIdx.x
     if start < m_size and k < k_size:
         for r in range(ROWS):
