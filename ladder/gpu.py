@@ -1,9 +1,15 @@
-"""What a rung, or its test, needs to reach a GPU or Numba's simulator of one."""
+"""Whether there is a GPU, or Numba's simulator of one, and why a rung can't run on it."""
 
-from contextlib import contextmanager
+import os
+from importlib.util import find_spec
 
 import torch
 from numba import config, cuda
+
+try:
+    from cuda import core  # comes with numba-cuda, not with the numba.cuda inside Numba
+except ImportError:
+    core = None
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
@@ -13,35 +19,19 @@ def has_gpu():
 
 
 def why_not(rung):
-    """Return why a GPU rung can't run here, neither on a GPU nor in the simulator, or ""."""
-    by_torch = rung == "matmul_torch_cuda"
-    if has_gpu():
-        if not by_torch and not cuda.is_available():
-            return "Numba finds no CUDA toolkit (libNVVM): install requirements-cuda.txt"
-    elif by_torch:
-        return "there is no GPU, and torch has no simulator of one"
-    elif not SIMULATED:
-        return "there is no GPU, and NUMBA_ENABLE_CUDASIM=0 forbids the simulator"
+    """Return why a GPU rung can't run here, neither on a GPU nor in a simulator, or ""."""
+    if rung == "matmul_torch_cuda":
+        return "" if has_gpu() else "there is no GPU, and torch has no simulator of one"
+    if rung == "matmul_triton":
+        if not find_spec("triton"):
+            return "Triton is not installed: torch's CUDA builds for Linux bring it"
+        if not has_gpu() and os.environ.get("TRITON_INTERPRET") != "1":
+            return "there is no GPU, and TRITON_INTERPRET=1 is not set"
+        return ""
+    if not has_gpu():
+        return "" if SIMULATED else "there is no GPU, and NUMBA_ENABLE_CUDASIM=0 is set"
+    if rung != "matmul_cuda" and not (core and "numba_cuda" in cuda.__file__):
+        return "Numba's own numba.cuda can't launch by addresses: install requirements-cuda.txt"
+    if not cuda.is_available():
+        return "Numba finds no CUDA toolkit (libNVVM): install requirements-cuda.txt"
     return ""
-
-
-def device_array(tensor):
-    """Return ``tensor`` as what a numba.cuda kernel takes, without a copy.
-
-    That is a view of a tensor on the GPU, or of one in memory for Numba's simulator.
-    """
-    return tensor.contiguous().numpy() if SIMULATED else cuda.as_cuda_array(tensor)
-
-
-@contextmanager
-def current_stream(tensor):
-    """Make the GPU of ``tensor`` the current one; the value is torch's stream there, for Numba.
-
-    The simulator has neither: 0 stands for its stream.
-    """
-    if SIMULATED:
-        yield 0
-    else:
-        with torch.cuda.device(tensor.device):
-            stream = torch.cuda.current_stream().cuda_stream
-            yield cuda.external_stream(stream) if stream else 0

@@ -1,0 +1,43 @@
+"""A peer: the same product in Triton, which works on tiles where CUDA works on threads.
+
+`tl.dot` multiplies on tensor cores, in TF32, which keeps 11 bits of a float; with tf32x3, three
+products are as exact as one of float32. Before compute capability 8.0, there is no TF32.
+"""
+
+from ladder.launch import has_ampere, on
+from ladder.rungs import rung
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    pass  # and ladder.gpu.why_not says so
+else:
+    ROWS, DEPTH, COLS = tl.constexpr(128), tl.constexpr(32), tl.constexpr(16)
+
+    @triton.jit
+    def dot_kernel(a, b, c, m_size, k_size, n_size, precision: tl.constexpr):
+        """A tile of c, ROWS x COLS, by products of tiles ROWS x DEPTH and DEPTH x COLS."""
+        i = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+        j = (tl.program_id(1) * COLS + tl.arange(0, COLS))[None, :]
+        tile = tl.zeros((ROWS, COLS), tl.float32)
+        for start in range(0, k_size, DEPTH):
+            k = start + tl.arange(0, DEPTH)
+            k_row, k_column = k[None, :], k[:, None].to(tl.int64)
+            x = tl.load(a + i * k_size + k_row, (i < m_size) & (k_row < k_size), 0.0)
+            y = tl.load(b + k_column * n_size + j, (k_column < k_size) & (j < n_size), 0.0)
+            tile = tl.dot(x, y, tile, input_precision=precision)
+        tl.store(c + i * n_size + j, tile, (i < m_size) & (j < n_size))
+
+
+@rung(device="cuda", step=False)
+def matmul_triton(a, b):
+    """A peer: Triton's tl.dot on tensor cores, 128 x 32 of a at a time, three TF32 products for one."""
+    a, b = a.contiguous(), b.contiguous()
+    (m, k), n, gpu = a.shape, b.shape[1], a.get_device()
+    c, precision = a.new_empty(m, n), "tf32x3" if has_ampere(gpu) else "ieee"
+    grid = triton.cdiv(m, ROWS.value), triton.cdiv(n, COLS.value)
+    with on(gpu):
+        if c.numel():
+            dot_kernel[grid](a, b, c, m, k, n, precision, num_warps=4, num_stages=3)
+    return c

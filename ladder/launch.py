@@ -1,0 +1,94 @@
+"""Kernels launched by addresses: a prototype's call cost the host 12 µs, one through Numba 190.
+
+Numba compiles a kernel for `ADDRESSES` once; cuda.core, on which numba-cuda stands, launches it.
+In Numba's simulator, 1-D arrays stand for the addresses.
+"""
+
+from contextlib import nullcontext
+from functools import cache, lru_cache
+
+import torch
+from numba import cuda, float32, int64, types
+
+from ladder.gpu import SIMULATED, core
+
+# What such a kernel takes: the addresses of a, b and c, then M, K and N.
+ADDRESSES = (types.CPointer(float32),) * 3 + (int64,) * 3
+HERE = nullcontext()
+
+
+def on(gpu):
+    """Return a context in which GPU number ``gpu`` is the current one; -1 is the simulator."""
+    return HERE if gpu < 0 or gpu == torch.cuda.current_device() else torch.cuda.device(gpu)
+
+
+def launch(kernel, a, b, blocks, threads, shared=0):
+    """Return c = a @ b from a kernel of `ADDRESSES`, launched in torch's current stream.
+
+    ``shared`` is the shared memory of a block in bytes. The simulator passes 1-D arrays for
+    addresses. Raises ValueError for what an address can't tell: another dtype, shape or device.
+    """
+    gpu, (m, k), (rows, n) = a.get_device(), a.shape, b.shape
+    if not (a.dtype == b.dtype == torch.float32 and k == rows):
+        raise ValueError("not float32 tensors of shapes (M, K) and (K, N)")
+    if gpu != b.get_device() or (gpu < 0) != SIMULATED:
+        raise ValueError(f"not on one GPU: {a.device}, {b.device}")
+    a, b = a.contiguous(), b.contiguous()
+    c = a.new_empty(m, n) if k else a.new_zeros(m, n)
+    if not (m and k and n):
+        return c
+    if SIMULATED:
+        kernel[blocks, threads, 0, shared](*map(flat_array, (a, b, c)), m, k, n)
+        return c
+    with on(gpu):
+        core.launch(
+            wrapped_stream(torch._C._cuda_getCurrentRawStream(gpu)),  # 5 µs less than in public
+            launch_config(blocks, threads, shared),
+            loaded(kernel, gpu).kernel,
+            *(a.data_ptr(), b.data_ptr(), c.data_ptr(), m, k, n),
+        )
+    return c
+
+
+def flat_array(tensor):
+    return tensor.numpy().reshape(-1)
+
+
+@cache
+def wrapped_stream(handle):
+    return core.Stream.from_handle(handle)
+
+
+@lru_cache(maxsize=1000)
+def launch_config(blocks, threads, shared):
+    return core.LaunchConfig(grid=blocks, block=threads, shmem_size=shared)
+
+
+@cache
+def loaded(kernel, gpu):
+    """Return the kernel as compiled for `ADDRESSES`, and loaded to GPU number ``gpu``."""
+    with on(gpu):
+        return kernel.compile(ADDRESSES).library.get_cufunc()
+
+
+@cache
+def resident_blocks(kernel, gpu, threads, shared):
+    """Return how many blocks with ``shared`` bytes each the GPU holds at once; 0 if none fits."""
+    if SIMULATED:
+        return 2 if shared <= 48 * 1024 else 0
+    with on(gpu):
+        most = cuda.get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+        if shared > most:
+            return 0
+        if shared > 48 * 1024:  # a block gets no more without asking
+            from numba.cuda.cudadrv.driver import binding, driver
+
+            name = binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            driver.cuKernelSetAttribute(name, most, loaded(kernel, gpu).handle, gpu)
+        return kernel.compile(ADDRESSES).max_cooperative_grid_blocks(threads, shared)
+
+
+@cache
+def has_ampere(gpu):
+    """Return whether GPU number ``gpu`` has TF32 and asynchronous copies, as simulators (-1) do."""
+    return gpu < 0 or torch.cuda.get_device_capability(gpu) >= (8, 0)

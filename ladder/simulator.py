@@ -1,0 +1,32 @@
+"""Twins, for Numba's simulator, of what only a GPU has: see beyond/warp.py for what they do.
+
+A lane is a thread of Python there, and slow: a warp has 8 of them.
+"""
+
+import threading
+
+import numpy as np
+
+# One block runs at a time. Each step of a sum, by lanes that are ``bit`` apart, has a buffer of its
+# own: else a lane could overwrite what its partner has yet to read.
+buffers = np.empty((8, 2, 8, 40), np.float32)  # bit, warp of the block, lane, sum
+
+
+def add_partner(sums, count, start, bit):
+    thread = threading.current_thread()
+    lane, buffer = thread.threadIdx.x, buffers[bit, thread.threadIdx.y]
+    buffer[lane, :count] = sums[start : start + count]
+    thread.syncthreads()
+    sums[:count] += buffer[lane ^ bit, :count]
+
+
+def load(floats, start, width):
+    return tuple(floats[start : start + width])
+
+
+def start_copy(to, i, floats, j):
+    to[i : i + 4] = floats[j : j + 4]
+
+
+def ptx(code):
+    return lambda: None
