@@ -53,12 +53,6 @@ def test_copies(m1, m2, t1):
 
 # ---- Correctness: all cells at once, on the GPU or in a simulator -------------------
 
-# A simulated thread is slow. K of 12 and 8 are for the rungs that take 4 at once; 10 columns of
-# 1,300 floats are more shared memory than there is: 48 KB.
-SHAPES = """
-    0x3x2 3x0x2 3x2x0 5x784x10 5x17x3 11x7x13 19x12x3 49x4x3 2x77x1 1x3x71 2x1300x3
-""".split()
-
 
 def fn(rung):
     if reason := why_not(rung):
@@ -71,19 +65,6 @@ def check_on_device(rung, product):
     c = fn(rung)(a, b)
     assert c.device == a.device
     product.check(c)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("rung", GPU_NAMES)
-def test_odd_shapes(rung, shape):
-    check_on_device(rung, Product.random(shape))
-
-
-@pytest.mark.parametrize("rung", GPU_NAMES)
-def test_strided_operands(rung):
-    dense = Product.random("9x12x11")
-    check_on_device(rung, Product.of(dense.a.T.contiguous().T, dense.b[:, ::2]))
-    check_on_device(rung, Product.of(dense.a[:1].expand(9, 12), dense.b[:, :1].expand(12, 11)))
 
 
 @pytest.mark.parametrize("first", [1, 2, 4])

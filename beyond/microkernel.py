@@ -1,5 +1,7 @@
 """A tile of c in registers, computed by a micro-kernel, as BLAS libraries call it, from packed b."""
 
+from functools import cache
+
 import numpy as np
 from llvmlite import binding as llvm
 from numba import njit, prange
@@ -30,7 +32,8 @@ ROWS, COLUMNS = (4, 5) if REGISTERS == 32 else (5, 2)
 PREFETCH = ROWS * max(1, LANES // 8) * COLUMNS // 10, 2, 2
 
 
-def make_micro_kernel(rows, columns, lanes, per_pass, locality):
+@cache
+def make_micro_kernel(rows, columns, lanes, per_pass=0, locality=2):
     size = rows * columns * lanes
 
     @njit
@@ -64,8 +67,9 @@ def pack(b, k):
     floats = np.empty(n * width + 16, np.float32)
     start = -(floats.ctypes.data // 4) % 16
     packed = floats[start : start + n * width].reshape(n, width)
-    if n < 4:
-        packed[:, :k] = b[:k].T
+    for j in range(n if n < 4 else 0):
+        for i in range(k):
+            packed[j, i] = b[i, j]
     for column in range(0, n if n >= 4 else 0, 4):
         j = min(column, n - 4)  # the last four may overlap
         for i in range(0, k, 4):
@@ -84,7 +88,7 @@ def multiply_tiles(rows, columns, lanes, per_pass=0, locality=2, ahead=0):
     The first passes prefetch the tile ``ahead``, until each cache line (16 floats) was asked for
     twice, as a CPU may drop a request. Vectors of up to 8 lanes ask twice in a pass.
     """
-    plain = make_micro_kernel(rows, columns, lanes, 0, locality)
+    plain = make_micro_kernel(rows, columns, lanes)
     prefetching = make_micro_kernel(rows, columns, lanes, per_pass, locality)
     requests = rows * max(1, lanes // 8) if per_pass else 0
 

@@ -109,6 +109,7 @@ def import_rungs():
 
         if not torch.cuda.is_available():
             os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")  # read when Numba is imported
+        os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")  # of each small product
         import numba
 
         import beyond  # noqa: F401

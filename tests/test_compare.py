@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ladder import compare
 from ladder.compare import git, judge
 
 ROOT = Path(__file__).parent.parent
@@ -90,12 +91,14 @@ def run(*args):
     return child.returncode, [" ".join(line.split()) for line in output.splitlines()], errors
 
 
-def test_slower(project):
+def test_slower(project, monkeypatch, capsys):
     """pytest-benchmark's own comparison finds the runs."""
     before = state(project)
-    status, lines, errors = run("HEAD~1", "HEAD", "--max-runs=8")
-    assert (status, state(project)) == (1, before)
-    assert lines == [
+    monkeypatch.setattr(compare, "BLOCK", 2)
+    monkeypatch.setattr(compare, "CONFIRMED", 3)
+    assert (compare.main(["HEAD~1", "HEAD"]), state(project)) == (1, before)
+    output, errors = capsys.readouterr()
+    assert [" ".join(line.split()) for line in output.splitlines()] == [
         "benchmark base new speed at least at most verdict",
         "test_sleep[steady] 4.00 s 4.00 s ×1.00 ×1.00 ×1.00 same",
         "test_sleep[changes] 4.00 s 12.0 s ÷3.00 ÷3.00 ÷3.00 slower",
@@ -105,18 +108,20 @@ def test_slower(project):
         "1 same, 0 unclear, 0 faster, 1 slower",
     ]
     assert re.search(r"3 benchmarks: \d+ s, or \d+ s if unclear", errors)
-    command = [sys.executable, "-m", "pytest_benchmark", "compare", "0001", "0016"]
+    command = [sys.executable, "-m", "pytest_benchmark", "compare", "0001", "0008"]
     assert subprocess.check_output(command, text=True).count("test_sleep[changes]") == 2
 
 
-def test_working_tree(project):
+def test_working_tree(project, monkeypatch, capsys):
     """Left out, NEW is the working tree; it stays as it is."""
     (project / "test_it.py").write_text(SUITE % {"changes": 12, "new": 1})
     before = state(project)
-    status, lines, _ = run("HEAD", "-k", "changes or new", "--max-runs=4")
+    monkeypatch.setattr(compare, "BLOCK", 2)
+    status = compare.main(["HEAD", "-k", "changes or new", "--max-runs=2"])
     assert (status, state(project)) == (0, before)
-    assert "test_sleep[changes] 12.0 s 12.0 s ×1.00 ×1.00 ×1.00 same" in lines
-    assert "test_sleep[new]: only in new (working tree)" in lines
+    output = " ".join(capsys.readouterr().out.split())
+    assert "test_sleep[changes] 12.0 s 12.0 s ×1.00 ×1.00 ×1.00 unclear" in output
+    assert "test_sleep[new]: only in new (working tree)" in output
 
 
 CANNOT = {
