@@ -54,7 +54,7 @@ def draw_ladder(figure, run):
         limits = {device: max(found) for device, found in bounds.items() if found}
         times = [r.median for r in results] + [r.course for r in results if r.course]
         slow, fast = max(times), min([*times, *(limit for limit, _ in limits.values())])
-        edge = slow * (slow / fast) ** 0.02
+        edge = 1.1 * slow * (slow / fast) ** 0.02
         for y, result in enumerate(results):
             _, colour, hatch, _ = DEVICES[result.device]
             bar = {"color": colour, "hatch": hatch, "edgecolor": "white"}

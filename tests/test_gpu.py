@@ -31,7 +31,7 @@ class Watched:
 
 
 @pytest.mark.skipif(not ladder.gpu.SIMULATED, reason="for Numba's simulator only")
-@pytest.mark.parametrize("shape", ["19x12x11", "3x5x21", "16x12x10", "37x68x3"])
+@pytest.mark.parametrize("shape", ["19x12x11", "37x5x21"])
 @pytest.mark.parametrize("rung", BY_ADDRESS)
 def test_each_cell_is_stored_once(monkeypatch, rung, shape):
     """By one thread of all: what two of them store might differ, and takes twice the time."""

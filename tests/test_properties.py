@@ -30,7 +30,7 @@ ODD = [(1, 1, 1), (1, 1, 7), (7, 1, 1), (5, 17, 3), (11, 7, 13), (9, 33, 7)]
 # Around the CPU's tiles, thresholds and lanes, where a rung takes its ways apart.
 LARGE = [(9, 33, 41), (15, 784, 10), (16, 33, 9), (20, 785, 11), (300, 785, 9), (64, 64, 65)]
 # Around the GPU's tiles; 1,300 rows of b are more than fits into shared memory.
-TILES = [(19, 12, 3), (49, 4, 3), (2, 77, 1), (1, 3, 71), (2, 1300, 3)]
+TILES = [(5, 17, 3), (19, 12, 3), (2, 77, 1), (1, 3, 71), (2, 1300, 3)]
 
 
 @st.composite
@@ -110,7 +110,7 @@ def test_fast_rung(rung, ab):
 @pytest.mark.usefixtures("patient_simulator")
 @pytest.mark.parametrize("rung", [name for name in GPU if not why_not(name)])
 @settings(max_examples=50 if has_gpu() else 2)
-@examples(EMPTY + ODD[:4] + TILES, ["transposed", "one row"])
+@examples(EMPTY + TILES, ["transposed", "one row"])
 @given(operands(MANY if has_gpu() else FEW))
 def test_gpu_rung(rung, ab):
     """One product of each pair of operands: the simulator is slow."""

@@ -52,7 +52,7 @@ def test_tile(benchmark, operands, variant):
     benchmark(multiply, a, b, c.numpy())
 
 
-@pytest.mark.parametrize("case", ["4x5x8x4", "4x5x16x4", "5x2x8x1", "3x3x4x2"])
+@pytest.mark.parametrize("case", ["4x5x16x4", "5x2x8x1"])
 def test_any_tile_on_any_cpu(case):
     """Rows, columns, lanes, rows prefetched a pass: right where it doesn't fit the registers, too."""
     multiply = njit(multiply_tiles(*map(int, case.split("x")), L2, 1))
