@@ -20,6 +20,8 @@ from ladder.result import Run
 from ladder.rungs import RUNGS, SMALL, Rung
 
 ROOT = Path(__file__).parent.parent
+# This imports parts of torch that can be imported only once; pytester forgets what a run imports.
+torch.testing.assert_close(torch.ones(1), torch.ones(1))
 SUITE = """
 import pytest
 
@@ -52,8 +54,6 @@ def add(monkeypatch, **fns):
 @pytest.fixture
 def suite(pytester, monkeypatch):
     """``suite(*args)`` runs four rungs of the course, one of which is skipped."""
-    # What a run imports, pytester forgets, and these can be imported only once.
-    torch.testing.assert_close(torch.ones(1), torch.ones(1))
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # this one may be of -n 2
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
