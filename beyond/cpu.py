@@ -56,8 +56,5 @@ def matmul_numba_vector(a, b):
 
 @rung()
 def matmul_numba_parallel(a, b):
-    """The rows of c split across all cores: slower with few rows, as threads have to wake.
-
-    1.9x faster on the full shape, 1.1-1.8x slower on the small one: waking costs more than the work.
-    """
+    """The rows of c split across all cores; with few rows, waking them costs more than the work."""
     return run(parallel, a, b.T.contiguous().T)
