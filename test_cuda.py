@@ -200,4 +200,5 @@ def test_multiply_add_limit(timed):
         assert c.unique().tolist() == [1024]
 
     x, flops = torch.full((4096, 4096), 0.5, device="cuda"), 2 * 4096**3
-    timed("limit", check, torch.matmul, x, x, limit="flops", device="cuda", work=flops)
+    about = {"limit": "flops", "way": "torch.matmul", "device": "cuda", "work": flops}
+    timed("limit", check, torch.matmul, x, x, **about)

@@ -80,7 +80,8 @@ class Run:
                 found = self.rows if bench["group"] == "rows" else self.results
                 found.append(Result.read(info, stats))
             elif "limit" in info:
-                way, rate = re.sub(r".*\[|\]", "", bench["name"]), info["work"] / stats["median"]
+                way = info.get("way") or re.sub(r".*\[|\]", "", bench["name"])
+                rate = info["work"] / stats["median"]
                 self.limits.append(Limit(info["device"], info["limit"], way, info["work"], rate))
             elif "course" in info:
                 self.others.append((bench["name"], stats["median"], info["course"]))
