@@ -53,9 +53,9 @@ def timed(benchmark):
             if seconds > ONCE_ABOVE:
                 benchmark.pedantic(fn, args)
             elif extra_info.get("device") == "cuda":
-                rounds = math.ceil(benchmark._max_time / (CALLS_ON_A_GPU * seconds))
-                rounds = min(max(rounds, 5), 1000)
-                benchmark.pedantic(fn, args, None, None, None, rounds, 1, CALLS_ON_A_GPU)
+                rounds = int(benchmark._max_time / (CALLS_ON_A_GPU * seconds))
+                calls = {"rounds": min(max(rounds, 5), 1000), "iterations": CALLS_ON_A_GPU}
+                benchmark.pedantic(fn, args, warmup_rounds=1, **calls)
             else:
                 benchmark(fn, *args)
         benchmark.extra_info["waited"] = (waited() - waiting) / (perf_counter() - start)
