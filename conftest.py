@@ -1,13 +1,12 @@
-"""The operands of the lesson; the harness, in the folder ladder, is loaded with them.
+"""The operands of the lesson. The harness is in the folder ladder.
 
-`pytest-benchmark compare` imports this file, too, and should not wait for torch: so what needs
-it is imported late.
+`pytest-benchmark compare` imports this file, and needn't wait for torch: so the fixtures import it.
 """
 
 import numpy as np
 import pytest
 
-pytest_plugins = ["ladder.plugin", "pytester"]
+pytest_plugins = ["ladder.plugin", "pytester"]  # which tests/test_run.py takes
 
 
 def whole(array):
@@ -29,7 +28,7 @@ def y_train(mnist):
 
 @pytest.fixture(scope="session")
 def weights():
-    """(784, 10). The notebook's are not seeded, and so the values of its t1 are others."""
+    """(784, 10). The notebook doesn't seed its weights, so its t1 has other values."""
     from torch import Generator, randn
 
     return randn(784, 10, generator=Generator().manual_seed(1))

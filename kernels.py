@@ -7,8 +7,9 @@ x_train and weights, and the products t1 and tr, are in conftest.py.
 
 A rung of the ladder is a function ``(a, b) -> c`` on float32 torch tensors of shapes
 (M, K), (K, N) and (M, N). The notebook calls each of them matmul. The decorator above it is all
-that it takes to have it checked, timed and shown; ``course`` is the notebook's own time in
-seconds. The ladder goes on in the folder beyond.
+that it takes to have it checked, timed and shown: on SMALL (m1 @ m2) and FULL (x_train @ weights),
+unless ``shapes`` says otherwise; ``course`` is the notebook's own time in seconds, on a GPU with
+the copy back. The ladder goes on in the folder beyond.
 """
 
 import math
@@ -30,7 +31,8 @@ def get_data(path=path_gz):
 
     The course's file is downloaded to ``path`` unless it is there. Images are float32,
     (n, 784); labels are int64, (n,). Raises OSError or ValueError if the file
-    can't be obtained, or if it is damaged.
+    can't be obtained, or if it is damaged. It does what the notebook does with urlretrieve,
+    gzip.open and pickle.load, but checks the download, and runs no code from the pickle.
     """
     if not path.exists():
         download_mnist(path)
@@ -92,7 +94,7 @@ def rand():
 
 
 def fork(draw, tell=print):
-    """Tell the number that ``draw()`` gives in this process, and in a copy of it.
+    """Print what ``draw()`` returns in this process, and in a forked copy of it.
 
     The copy has the same state, and so the same number, unless it seeds anew. Not on Windows.
     """
@@ -111,7 +113,7 @@ def fork(draw, tell=print):
 
 @rung(shapes=[SMALL], course={SMALL: 416e-3})
 def matmul_loops(a, b):
-    """Three Python loops: M*N*K steps, each of which makes four small tensors."""
+    """Three Python loops: M*N*K steps, each of which asks torch for 11 operations."""
     (ar, ac), (br, bc) = a.shape, b.shape
     c = torch.zeros(ar, bc)
     for i in range(ar):
@@ -132,7 +134,7 @@ def dot(a, b):
 
 @rung(shapes=[SMALL], course={SMALL: 245e-6})
 def matmul_numba_dot(a, b):
-    """The inner loop compiled by Numba: only M*N steps are left in Python."""
+    """The inner loop compiled by Numba: M*N steps are left in Python, 4 operations of torch each."""
     (ar, ac), (br, bc) = a.shape, b.shape
     a, b = a.numpy(), b.numpy()
     c = torch.zeros(ar, bc)
@@ -247,6 +249,8 @@ def matmul_broadcast(a, b):
     return c
 
 
+# c[i, j] += a[i, k] * b[k, j]
+# c[i, j] = (a[i, :] * b[:, j]).sum()
 @rung(course={FULL: 15.6e-3})
 def matmul_einsum(a, b):
     """Einstein summation: no loop in Python; torch hands the product to its BLAS."""
@@ -279,9 +283,9 @@ def launch_kernel(kernel, grid_x, grid_y, *args, **kwargs):
             kernel((i, j), *args, **kwargs)
 
 
-@rung(shapes=[SMALL], step=False)
+@rung(shapes=[SMALL], step=False)  # not faster than the rung above: another idea
 def matmul_launch_kernel(a, b):
-    """The GPU's way of thinking, but in Python: a kernel called for each cell of c; three loops."""
+    """The GPU's way of thinking, in Python loops: a kernel called for each cell of c."""
     (ar, ac), (br, bc) = a.shape, b.shape
     res = torch.zeros(ar, bc)
     launch_kernel(matmul_cell, ar, bc, a, b, res)
@@ -297,7 +301,7 @@ def matmul_kernel(a, b, c):
         for k in range(a.shape[1]):
             tmp += a[i, k] * b[k, j]
         c[i, j] = tmp
-    cuda.syncthreads()
+    cuda.syncthreads()  # the notebook's own; nothing here needs it
 
 
 TPB = 16  # threads per block, in each dimension
@@ -317,8 +321,8 @@ def matmul_and_copy(a, b):
 def matmul_cuda(a, b):
     """All cells at once: a GPU thread for each, in blocks of 16 x 16.
 
-    As in the course it is launched on Numba's default stream; the tensors are on the current
-    GPU, so nothing is copied. In Numba's simulator they are in memory.
+    The course's kernel, launched as in the course, on Numba's default stream. But a, b and r are
+    tensors on the current GPU, so nothing is copied, and r is float32.
     """
     r = torch.zeros(len(a), b.shape[1], device=a.device)
     rr, rc = r.shape

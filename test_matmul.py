@@ -52,16 +52,9 @@ def test_rungs_of_the_course():
     names = "loops numba_dot elementwise torch_dot broadcast einsum torch launch_kernel".split()
     course = [f"matmul_{name}" for name in [*names, "cuda", "torch_cuda"]]
     assert [name for name in RUNGS if name in course] == course
-    assert all(getattr(kernels, name) is RUNGS[name].fn for name in course)
 
 
 # ---- Correctness: the check itself -------------------------------------------------
-
-
-def test_references(small_product, full_product, t1, tr):
-    assert small_product.reference is t1 and full_product.reference is tr
-    small_product.check(t1)
-    full_product.check(tr)
 
 
 WRONG_RESULTS = {

@@ -9,7 +9,9 @@ from beyond.vectors import accumulators, as_pointer, broadcast, load, multiply_a
 from ladder.rungs import rung
 
 PACK_FROM = 16  # rows: from here on the lanes that 10 columns leave idle cost more than to pack b
-THREADS_FROM = 100_000  # multiply-adds of vectors: 15 to 30 µs, twice what it takes to wake threads
+THREADS_FROM = (
+    100_000  # multiply-adds of vectors: 15 to 30 µs, twice as long as threads take to wake
+)
 # Two vectors of 8 columns at a time, or one of 4 or 16, with sums of its own for even and odd k.
 ROWS, VECTORS = 5, 2 if LANES == 8 else 1
 STEPS, WIDTH, SIZE = 2 // VECTORS, VECTORS * LANES, ROWS * 2 * LANES  # 5 sums wait for additions
@@ -35,7 +37,7 @@ def multiply_few_rows(a, b, c):
                         y = broadcast(a, min(row + r, m - 1) * k + i + step, LANES)
                         j = (2 * r + q) * LANES
                         store(sums, j, multiply_add(x, y, load(sums, j, LANES)))
-            for j in range(0, SIZE, LANES):  # so that only out is indexed by a variable
+            for j in range(0, SIZE, LANES):  # so that sums, in registers, has constant indices
                 store(out, j, load(sums, j, LANES))
             for i in range(row, min(row + ROWS, m)):
                 for j in range(column, min(column + WIDTH, n)):

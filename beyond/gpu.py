@@ -38,7 +38,7 @@ def matmul_cuda_launch(a, b):
 def coalesced_kernel(a, b, c, m_size, k_size, n_size):
     """A warp for each row of c; its lanes read neighbouring k."""
     lane, i = cuda.threadIdx.x, cuda.blockIdx.x * WARPS + cuda.threadIdx.y
-    row = i if i < m_size else 0
+    row = i if i < m_size else 0  # past the last, too: every lane takes part in the shuffles
     tmp = cuda.local.array(1, float32)
     for j in range(n_size):
         tmp[0] = 0
@@ -66,7 +66,7 @@ TWO_BLOCKS = {} if SIMULATED else {"launch_bounds": (WARPS * WARP, 2)}
 
 @cuda.jit(device=True)
 def share_columns(b, k_size, n_size, first, columns):
-    """Copy b[:, first : first + COLS], transposed, to shared memory; b's first for those it lacks."""
+    """Copy ten columns of b, transposed, to shared memory; past the last, the first again."""
     # A thread takes a row of b: a warp stores 32 neighbouring k, to 32 banks.
     thread, threads = cuda.threadIdx.y * WARP + cuda.threadIdx.x, cuda.blockDim.y * WARP
     for k in range(thread, k_size, threads):
@@ -96,10 +96,10 @@ def shared_kernel(a, b, c, m_size, k_size, n_size):
 
 
 def launch_resident(kernel, a, b, rows, instead, width=1, warps=WARPS, more=0):
-    """Return c = a @ b from blocks that keep ten columns of b, and ``more`` bytes, in shared memory.
+    """Return c = a @ b from as many blocks as the GPU holds at once, ``rows`` rows to a warp at a time.
 
-    As many as the GPU holds at once walk over c, ``rows`` rows to a warp at a time. Where a block
-    has no room, or the rows of a begin elsewhere than at multiples of ``width`` floats, the rung ``instead`` does the work.
+    Each keeps ten columns of b, and ``more`` bytes, in shared memory. Where that doesn't fit, or
+    a's rows don't begin at multiples of ``width`` floats, the rung ``instead`` computes c.
     """
     a, (m, k), n = a.contiguous(), a.shape, b.shape[1]
     threads, shared = (WARP, warps), 4 * COLS * k + more
@@ -194,7 +194,7 @@ def matmul_cuda_vector(a, b):
 
 @cuda.jit(device=True)
 def exchange(sums, half, bit):
-    """Keep one half of sums[: 2 * half], and the partner the other; add up what both had of it."""
+    """Of sums[: 2 * half], keep one half, and the partner the other; add the partner's copy of it."""
     upper = cuda.threadIdx.x & bit
     for n in range(half):
         low, high = sums[n], sums[half + n]

@@ -13,9 +13,9 @@ from ladder.rungs import rung
 
 
 def simd_registers():
-    """Return how many floats a SIMD register holds, and how many there are: LLVM adds with zmm
-    (AVX-512), ymm (AVX), xmm (SSE), or NEON's. `magic_tuple` is the platform, CPU and features
-    that Numba compiles for, which NUMBA_CPU_NAME and others change."""
+    """Return how many floats a SIMD register holds, and how many registers there are. LLVM compiles
+    an addition for Numba's CPU (`magic_tuple`, which NUMBA_CPU_NAME changes), and the register that
+    it names is the answer: zmm (AVX-512), ymm (AVX), xmm (SSE), or else one of NEON's."""
     triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu, features)
     add = "<16 x float> @add(<16 x float> %x) {%y = fadd <16 x float> %x, %x ret <16 x float> %y}"
@@ -28,20 +28,21 @@ def simd_registers():
 # 4 x 5 take 26 registers, 5 x 2 take 13. It loads (R + C) / (R * C) vectors a multiply-add.
 LANES, REGISTERS = simd_registers()
 ROWS, COLUMNS = (4, 5) if REGISTERS == 32 else (5, 2)
-# Rows a pass, to ask for a line twice in those over 10 columns; L2, as b fills L1; tiles ahead.
+# Rows of a later tile that a pass over COLUMNS columns asks for, so that 10 columns ask twice for each
+# line (a CPU may drop a request); into L2 (locality 2), as b fills L1; how many tiles ahead.
 PREFETCH = ROWS * max(1, LANES // 8) * COLUMNS // 10, 2, 2
 CACHED = 2**19  # floats, 2 MB: what lies in two cores' L2 is not prefetched
 
 
 @cache
-def make_micro_kernel(rows, columns, lanes, per_pass=0, locality=2):
+def make_micro_kernel(rows, columns, lanes, per_pass, locality):
     size = rows * columns * lanes
 
     @njit
     def micro_kernel(a, packed, c, row, column, later, first):
         """Compute the tile of c at (row, column); a row or column past the last is the last again.
-        The lanes are neighbouring k, so each sum is partial sums, added up in the end. Meanwhile
-        rows of the tile at row ``later`` are prefetched, from its ``first`` on."""
+        A lane sums every lanes-th k, and the lanes are added up in the end. Meanwhile ``per_pass``
+        rows of the tile at row ``later`` are prefetched, from its row ``first`` on."""
         (m, k), (n, width) = a.shape, packed.shape
         sums = accumulators(size)
         for i in range(0, k // lanes * lanes, lanes):
@@ -63,7 +64,7 @@ def make_micro_kernel(rows, columns, lanes, per_pass=0, locality=2):
 
 @njit
 def pack(b, k):
-    """Return the first k (a multiple of 4) of each column, from the start of a cache line on."""
+    """Return b's columns as rows, the first k of each (a multiple of 4), from a cache line on."""
     n, width = b.shape[1], (k + 15) // 16 * 16
     floats = np.empty(n * width + 16, np.float32)
     start = -(floats.ctypes.data // 4) % 16
@@ -89,7 +90,7 @@ def multiply_tiles(rows, columns, lanes, per_pass=0, locality=2, ahead=0):
     The first passes prefetch the tile ``ahead``, until each cache line (16 floats) was asked for
     twice, as a CPU may drop a request. Vectors of up to 8 lanes ask twice in a pass.
     """
-    plain = make_micro_kernel(rows, columns, lanes)
+    plain = make_micro_kernel(rows, columns, lanes, 0, 2)
     prefetching = make_micro_kernel(rows, columns, lanes, per_pass, locality)
     requests = rows * max(1, lanes // 8) if per_pass else 0
 

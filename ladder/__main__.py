@@ -7,6 +7,7 @@ import sys
 def main(argv):
     """Show saved runs, or compare two commits; return the exit status."""
     import argparse
+    import re
     from pathlib import Path
     from shutil import get_terminal_size
 
@@ -32,12 +33,12 @@ def main(argv):
         Path(args.figures).mkdir(parents=True, exist_ok=True)
         figures.draw_run(run, args.figures)
     if args.readme:
-        begin, end = "<!-- ladder: begin -->\n", "<!-- ladder: end -->"
-        before, _, rest = Path(args.readme).read_text(encoding="utf-8").partition(begin)
-        if end not in rest:
-            raise ValueError(f"{args.readme}: has no {begin.strip()} with {end} below")
-        text = f"{before}{begin}{tables.markdown(run)}\n{end}{rest.partition(end)[2]}"
-        Path(args.readme).write_text(text, encoding="utf-8")
+        markers = r"(?s)(<!-- ladder: begin -->\n).*(<!-- ladder: end -->)"
+        old = Path(args.readme).read_text(encoding="utf-8")
+        new, count = re.subn(markers, lambda x: f"{x[1]}{tables.markdown(run)}\n{x[2]}", old)
+        if not count:
+            raise ValueError(f"{args.readme}: has no <!-- ladder: begin --> with an end below")
+        Path(args.readme).write_text(new, encoding="utf-8")
     lines = [line for line, _ in tables.report(run, get_terminal_size((100, 24))[0])]
     lines += ["", ", ".join(tables.machine(run))]
     for line in tables.side_by_side(runs) if len(runs) > 1 else lines:
@@ -47,17 +48,15 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    status = 2  # also for what ends in a traceback: Python's own, 1, says that something is slower
     try:
         status = main(sys.argv[1:])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
     except (OSError, ValueError) as error:
         print(f"python -m ladder: {error}", file=sys.stderr)
-        status = 2
-    except Exception:  # Python's own status for it is 1, which says that something is slower
+    except Exception:
         import traceback
 
         traceback.print_exc()
-        status = 2
     sys.exit(status)

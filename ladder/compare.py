@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from ladder.machine import cores
 from ladder.mnist import path_gz
 from ladder.tables import aligned, encodable, seconds, times
 
@@ -111,8 +110,6 @@ def run(side, args, only):
     ``only`` are the full names of the benchmarks to run; without it, those of ``-k``.
     """
     saved, storage = side.folder / "compare.json", Path(".benchmarks").resolve()
-    libraries = [f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")]
-    env = dict.fromkeys(libraries, str(cores()[0])) | os.environ | {"PYTEST_ADDOPTS": ""}
     command = [sys.executable, *"-m pytest -q --color=no --benchmark-only".split()]
     command += "-p no:randomly -p no:cacheprovider".split()
     command += [f"--mnist={args.mnist}", *(f"--shape={shape}" for shape in args.shape)]
@@ -120,7 +117,7 @@ def run(side, args, only):
     command += [f"--benchmark-save=compare_{side.commit[:8]}"]
     command += only or (["-k", args.k] if args.k else [])
     done = subprocess.run(
-        command, cwd=side.folder, env=env, stdin=subprocess.DEVNULL,
+        command, cwd=side.folder, env=os.environ | {"PYTEST_ADDOPTS": ""}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
     if done.returncode not in (0, 5):  # 5: no tests

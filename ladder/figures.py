@@ -18,7 +18,18 @@ def draw_run(run, folder):
 
 def draw_lesson(digit, numbers, folder):
     """Draw what the course draws, a digit (784,) and random numbers; return the file's name."""
-    return save(draw_digit_and_numbers, (digit, numbers), folder, "lesson.png")
+
+    def draw(figure, _):
+        figure.set_size_inches(9, 3)
+        image, line, histogram = figure.subplots(1, 3)
+        image.imshow(digit.reshape(28, 28), cmap="gray")
+        line.plot(numbers[:50], marker=".")
+        line.set(ylim=(-0.03, 1.03), title="50 random numbers")
+        histogram.hist(numbers, range=(0, 1), edgecolor="white")
+        histogram.axhline(len(numbers) / 10, color="black", linestyle="--", linewidth=1)
+        histogram.set(title=f"{len(numbers):,} of them; dashed: expected")
+
+    return save(draw, None, folder, "lesson.png")
 
 
 def save(draw, what, folder, name):
@@ -63,6 +74,10 @@ def draw_ladder(figure, run):
                 axes.plot(result.course, y, "D", color="white", markeredgecolor="black", ms=5)
             if y and result.chapter != results[y - 1].chapter:
                 axes.axhline(y - 0.5, color=GREY, linewidth=0.8)
+                place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+                axes.text(
+                    1, y - 0.5, result.chapter, size=7, color=GREY, backgroundcolor="white", **place
+                )
         for row, (device, (limit, kind)) in enumerate(limits.items()):
             name, _, _, dash = DEVICES[device]
             axes.axvline(limit, color="black", linestyle=dash, linewidth=1.2)
@@ -71,12 +86,9 @@ def draw_ladder(figure, run):
         axes.set_yticks(range(len(results)), [f"{r.rung}  {time_of(r)}" for r in results], size=8)
         axes.set(xscale="log", ylim=(len(results) - 0.4, -2.2))
         axes.set_xlim(edge, fast / (slow / fast) ** 0.03)
-        title = [f"{shape.replace('x', ' × ')}: time of one call; a longer bar is faster"]
-        title += ["◇ the course's time"] * any(r.course for r in results)
-        title += [f"below the line: {results[-1].chapter}"] * (
-            results[-1].chapter != results[0].chapter
-        )
-        axes.set_title("; ".join(title), loc="left", size=10)
+        title = f"{shape.replace('x', ' × ')}: time of one call; a longer bar is faster"
+        title += "; ◇ the course's time" * any(r.course for r in results)
+        axes.set_title(title, loc="left", size=10)
         axes.xaxis.set_major_formatter(tick)
         axes.xaxis.set_minor_formatter("")
         axes.spines[["top", "right"]].set_visible(False)
@@ -108,15 +120,3 @@ def draw_rows(figure, run):
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     caption(figure, run)
-
-
-def draw_digit_and_numbers(figure, what):
-    digit, numbers = what
-    figure.set_size_inches(9, 3)
-    image, line, histogram = figure.subplots(1, 3)
-    image.imshow(digit.reshape(28, 28), cmap="gray")
-    line.plot(numbers[:50], marker=".")
-    line.set(ylim=(-0.03, 1.03), title="50 random numbers")
-    histogram.hist(numbers, range=(0, 1), edgecolor="white")
-    histogram.axhline(len(numbers) / 10, color="black", linestyle="--", linewidth=1)
-    histogram.set(title=f"{len(numbers):,} of them; dashed: expected")

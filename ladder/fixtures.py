@@ -6,7 +6,6 @@ from functools import cache
 import pytest
 
 from ladder.mnist import load_mnist
-from ladder.plugin import chosen_data
 from ladder.product import Product, memory_of
 from ladder.rungs import FULL, SMALL
 from ladder.timing import need_memory, time_rung, timed  # noqa: F401
@@ -17,7 +16,7 @@ load_once = cache(load_mnist)
 @pytest.fixture(scope="session")
 def mnist(request):
     """``((x_train, y_train), (x_valid, y_valid), (x_test, y_test))`` as in the file."""
-    path, why = request.config.stash[chosen_data]
+    path, why = request.config.getoption("mnist")
     try:
         return load_once(path)
     except (OSError, ValueError) as error:

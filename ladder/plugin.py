@@ -24,7 +24,7 @@ from ladder.rungs import RUNGS
 LIBRARIES = "torch", "numba", "numba-cuda", "numpy", "fastcore", "pytest-benchmark"
 TRIED = {"torch": "2.11", "numba": "0.60", "numpy": "2.0"}  # the oldest versions
 LADDER = "test_rung", "test_read_limit", "test_multiply_add_limit"
-chosen_data, suite, news, untimed, summarized = (pytest.StashKey() for _ in range(5))
+suite, news, untimed, summarized = (pytest.StashKey() for _ in range(4))
 
 
 def pytest_addoption(parser):
@@ -63,13 +63,12 @@ def pytest_configure(config):
     try:
         if folder := config.getoption("figures"):
             (here / folder).mkdir(parents=True, exist_ok=True)
-        config.stash[chosen_data] = find_mnist(
-            "sample" if idle else config.getoption("mnist"), here
-        )
+        mnist = find_mnist("sample" if idle else config.getoption("mnist"), here)
     except (OSError, ValueError) as error:
         raise pytest.UsageError(str(error)) from None
     cores, why = machine.cores()
-    about = config.stash[suite] = {"data": config.stash[chosen_data][0].name}
+    config.option.mnist = mnist  # from here on the path, and why it is that one
+    about = config.stash[suite] = {"data": mnist[0].name}
     about |= {"cores": cores, "why": why, "settings": machine.settings()}
     config.stash[untimed], config.stash[news] = {}, check_versions()
     machine.limit_threads(cores)
@@ -145,7 +144,7 @@ def libraries():
 
 
 def pytest_report_header(config):
-    about, (path, why) = config.stash[suite], config.stash[chosen_data]
+    about, (path, why) = config.stash[suite], config.getoption("mnist")
     gpu = about.get("gpu", "none; its rungs are tested in Numba's simulator, and not timed")
     cpu = f"{about['cores']} cores ({about['why']}), {about['threads']}, {about['simd']}"
     lines = [f"mnist: {path} ({why})", f"gpu: {gpu}", f"cpu: {cpu}"]
@@ -191,11 +190,11 @@ def pytest_runtest_makereport(item, call):
     if getattr(item, "originalname", "") == "test_rung" and "time_rung" in item.fixturenames:
         name, shape = (item.callspec.params[key] for key in ("rung", "shape"))
         result = Result.of(RUNGS[name], shape)
-        if report.skipped:
-            result.reason = report.longrepr[2].removeprefix("Skipped: ")
-        elif report.failed:
+        if report.failed:
             what = f"{call.excinfo.typename}: {call.excinfo.value}"
             result.reason = f"it failed: {what}".partition("\n")[0]
+        elif report.skipped:
+            result.reason = report.longrepr[2].removeprefix("Skipped: ")
         if result.reason or report.when == "call":
             item.config.stash[untimed][name, shape] = result
     return report
@@ -229,7 +228,7 @@ def summarize(config):
         saved["machine_info"] = session.get_machine_info()
     run, reporter = Run(saved), config.pluginmanager.get_plugin("terminalreporter")
     columns = reporter._tw.fullwidth if reporter else 100
-    for line, style in tables.report(run, columns, config.getoption("verbose", 0) > 0):
+    for line, style in tables.report(run, columns):
         say(config, line, style)
     for line in config.stash[news]:
         say(config, f"note: {line}")
@@ -244,7 +243,7 @@ def draw(config, run, folder):
     from ladder.fixtures import load_once
 
     try:
-        (x_train, _), *_ = load_once(config.stash[chosen_data][0])
+        (x_train, _), *_ = load_once(config.getoption("mnist")[0])
         seed(457428938475)
         numbers = [rand() for _ in range(10_000)]
         names = figures.draw_run(run, folder)

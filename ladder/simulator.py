@@ -7,8 +7,8 @@ import threading
 
 import numpy as np
 
-# One block runs at a time. Each step of a sum, by lanes that are ``bit`` apart, has a buffer of its
-# own: else a lane could overwrite what its partner has yet to read.
+# One simulated block at a time. Each step of a sum has a buffer of its own, or a lane would
+# overwrite what its partner hasn't read yet.
 buffers = np.empty((8, 2, 8, 40), np.float32)  # bit, warp of the block, lane, sum
 
 

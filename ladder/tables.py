@@ -15,29 +15,24 @@ DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 # ---- Numbers as text ---------------------------------------------------------------
 
 
+PREFIXES = "T", "G", "M", "k", "", "m", "µ", "n", "p"
+
+
 def digits(value):
-    """Return a positive number with two or three significant digits: 1,234 or 1.23 or 0.012."""
-    if value >= 99.95:
-        return f"{value:,.0f}"
-    if value >= 0.995:
-        return f"{value:.{2 if value < 9.995 else 1}f}"
-    return f"{value:.{1 - math.floor(math.log10(value))}f}"
-
-
-def scaled(value, units):
-    scale, unit = next((u for u in units if value >= 0.9995 * u[0]), units[-1])
-    return f"{digits(value / scale)} {unit}"
-
-
-def seconds(value):
-    """Return a time with its unit: 0.0123 is "12.3 ms"."""
-    return scaled(value, [(1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps")])
+    """Return a positive number with three significant digits: 1,230 or 1.23 or 0.0123."""
+    value = float(f"{value:.3g}")
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
 def size(value, unit):
-    """Return a number with its unit: 1.5e8 bytes are "150 MB"."""
-    prefixes = (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")
-    return scaled(value, [(scale, prefix + unit) for scale, prefix in prefixes])
+    """Return a number with its unit: 1.5e8 bytes are "150 MB", 0.0123 s are "12.3 ms"."""
+    scales = {10.0 ** (12 - 3 * n): prefix for n, prefix in enumerate(PREFIXES)}
+    scale = next((scale for scale in scales if value >= 0.9995 * scale), min(scales))
+    return f"{digits(value / scale)} {scales[scale]}{unit}"
+
+
+def seconds(value):
+    return size(value, "s")
 
 
 def times(ratio):
@@ -115,7 +110,7 @@ def remarks(run):
     one = {result: 2 * result.median / result.flops for result in run.timed()}
     first, best = next(iter(one), None), min(one, key=one.get, default=None)
     if first and first.rung == "matmul_loops" and best is not first:
-        ratio = digits(float(f"{one[first] / one[best]:.3g}")) + mark(first, best)
+        ratio = digits(one[first] / one[best]) + mark(first, best)
         ends = (f"{r.rung} {seconds(one[r])}{r.doubt}" for r in (first, best))
         yield f"one multiply-add: {', '.join(ends)}: ×{ratio} (the course: 5 million, on a GPU)"
     for name, median, course in run.others:
@@ -197,7 +192,7 @@ def ladder(run, shape, columns):
         yield line.rstrip(), "green" if result.median == fast else ""
 
 
-def report(run, columns=100, verbose=False):
+def report(run, columns=100):
     """Yield the lines of a run's tables as (text, style), for a terminal of so many ``columns``."""
 
     def folded(lines, style=""):
@@ -209,8 +204,6 @@ def report(run, columns=100, verbose=False):
         yield from ladder(run, shape, columns)
         yield from folded(about(run, shape), "green")
     yield from folded([""] * bool(run.shapes) + [*remarks(run)])
-    if verbose:
-        yield from folded({f"{result.rung}: {result.new}": 0 for result in run.timed()})
 
 
 def markdown(run):
