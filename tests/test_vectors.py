@@ -60,13 +60,6 @@ def test_sum_lanes(lanes, value):
     np.testing.assert_equal(out[0], x.sum())
 
 
-def test_accumulators_keep_what_is_stored():
-    out = np.zeros(20, "f4")
-    lines = ["r = accumulators(16)", "store(r, 4, load(ptr, 0, L))", "store(out, 0, load(r, 2, L))"]
-    compiled(8, *lines)(FLOATS, out)
-    assert out.tolist() == [0, 0, *range(1, 7), *[0] * 12]
-
-
 def test_transpose_and_prefetch():
     """Prefetching may go past the end."""
     out, lines = np.zeros(16, "f4"), ["prefetch(ptr, 0, 3)", "prefetch(ptr, 10**12, 2)"]
