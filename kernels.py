@@ -1,9 +1,8 @@
 """Matrix multiplication from the foundations, as fast.ai's course builds it up.
 
-Read it from top to bottom beside the notebook, 01_matmul of fastai/course22p2: MNIST is
-loaded, cut into chunks and wrapped in a Matrix; a random number generator is written; then
-one matrix product climbs a ladder, from three Python loops to a GPU. The operands m1, m2,
-x_train and weights, and the products t1 and tr, are in conftest.py.
+Read it from top to bottom beside the notebook, 01_matmul of fastai/course22p2: MNIST is loaded, cut
+into chunks and wrapped in a Matrix; a random number generator is written; then one product climbs a
+ladder, from three Python loops to a GPU. m1, m2, x_train, weights, t1 and tr are in conftest.py.
 
 A rung of the ladder is a function ``(a, b) -> c`` on float32 torch tensors of shapes
 (M, K), (K, N) and (M, N). The notebook calls each of them matmul. The decorator above it is all
@@ -31,8 +30,8 @@ def get_data(path=path_gz):
 
     The course's file is downloaded to ``path`` unless it is there. Images are float32,
     (n, 784); labels are int64, (n,). Raises OSError or ValueError if the file
-    can't be obtained, or if it is damaged. It does what the notebook does with urlretrieve,
-    gzip.open and pickle.load, but checks the download, and runs no code from the pickle.
+    can't be obtained, or if it is damaged. The notebook's urlretrieve and pickle.load, but the
+    download is checked, and no code from the pickle is run.
     """
     if not path.exists():
         download_mnist(path)
@@ -185,10 +184,8 @@ def matmul_torch_dot(a, b):
 def broadcast_shapes(a, b):
     """Return the shape to which arrays of the shapes ``a`` and ``b`` broadcast.
 
-    The course's rules: shapes are compared from the trailing dimension on. Two dimensions are
-    compatible when they are equal, or one of them is 1 (that one is broadcast). Arrays need not
-    have the same number of dimensions. Raises ValueError if the shapes are not compatible.
-    The notebook has the rules, not this function.
+    The notebook has only the rules: from the trailing dimension on, two dimensions are compatible
+    when they are equal, or one of them is 1 or missing. Raises ValueError if the shapes are not.
     """
     shape = []
     for m, n in zip_longest(reversed(a), reversed(b), fillvalue=1):
@@ -208,8 +205,7 @@ def normalize_loop(x, mean, std):
 
 def normalize_expanded(x, mean, std):
     """The same with both scalars copied to the shape of ``x`` first."""
-    mean, std = (s.expand_as(x).contiguous() for s in (mean, std))
-    return (x - mean) / std
+    return (x - mean.expand_as(x).contiguous()) / std.expand_as(x).contiguous()
 
 
 def normalize_broadcast(x, mean, std):
@@ -225,8 +221,7 @@ def outer_loop(c, d):
 
 def outer_expanded(c, d):
     """The same with both vectors copied to the shape of the result first."""
-    shape = len(c), len(d)
-    return c[:, None].expand(shape).contiguous() * d[None].expand(shape).contiguous()
+    return c[:, None].expand(-1, len(d)).contiguous() * d[None].expand(len(c), -1).contiguous()
 
 
 def outer_broadcast(c, d):
@@ -234,8 +229,7 @@ def outer_broadcast(c, d):
     return c[:, None] * d[None]
 
 
-# The bridge to the next product: with digit = m1[0], digit[:, None] * m2 is (784, 1) * (784, 10),
-# and so (784, 10). The sum over its rows is the first row of m1 @ m2.
+# The bridge: digit[:, None] * m2 is (784, 1) * (784, 10); its sum over the rows is digit @ m2.
 
 
 @rung(course={SMALL: 72.4e-6, FULL: 673e-3})
@@ -250,7 +244,6 @@ def matmul_broadcast(a, b):
 
 
 # c[i, j] += a[i, k] * b[k, j]
-# c[i, j] = (a[i, :] * b[:, j]).sum()
 @rung(course={FULL: 15.6e-3})
 def matmul_einsum(a, b):
     """Einstein summation: no loop in Python; torch hands the product to its BLAS."""
@@ -321,8 +314,7 @@ def matmul_and_copy(a, b):
 def matmul_cuda(a, b):
     """All cells at once: a GPU thread for each, in blocks of 16 x 16.
 
-    The course's kernel, launched as in the course, on Numba's default stream. But a, b and r are
-    tensors on the current GPU, so nothing is copied, and r is float32.
+    Launched as in the course, on Numba's default stream, but on tensors of the current GPU.
     """
     r = torch.zeros(len(a), b.shape[1], device=a.device)
     rr, rc = r.shape

@@ -9,9 +9,7 @@ from beyond.vectors import accumulators, as_pointer, broadcast, load, multiply_a
 from ladder.rungs import rung
 
 PACK_FROM = 16  # rows: from here on the lanes that 10 columns leave idle cost more than to pack b
-THREADS_FROM = (
-    100_000  # multiply-adds of vectors: 15 to 30 µs, twice as long as threads take to wake
-)
+THREADS_FROM = 100_000  # multiply-adds of vectors: 15 to 30 µs, twice what waking threads takes
 # Two vectors of 8 columns at a time, or one of 4 or 16, with sums of its own for even and odd k.
 ROWS, VECTORS = 5, 2 if LANES == 8 else 1
 STEPS, WIDTH, SIZE = 2 // VECTORS, VECTORS * LANES, ROWS * 2 * LANES  # 5 sums wait for additions
@@ -60,7 +58,6 @@ def multiply(a, b, c):
 
 @njit
 def multiply_at(a, b, c, m, k, n):
-    """The same, for addresses."""
     left, right = carray(as_pointer(a), (m, k)), carray(as_pointer(b), (k, n))
     multiply(left, right, carray(as_pointer(c), (m, n)))
 

@@ -15,8 +15,7 @@ enough, C has intrinsics, functions that stand for an instruction. Here they are
 A `Vector` of 4, 8 or 16 floats (lanes) is one register, or several if the CPU's are narrower.
 ``ptr`` is a contiguous float32 array or a pointer, ``i`` a float's index there in C order, which
 isn't checked, ``lanes`` a constant. Numba calls an `intrinsic` while it compiles, with the types of
-the arguments; it returns a signature (``vector(ptr, lanes)``: takes these, returns a vector) and a
-function that emits LLVM's instructions, which `written` makes.
+the arguments, for a signature (``vector(ptr, lanes)``: takes these, returns a vector) and code.
 """
 
 from llvmlite import ir
