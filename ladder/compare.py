@@ -139,7 +139,7 @@ def verdicts(sides, args):
 def compare(sides, args, tell):
     """Run both sides in turns until no benchmark is unclear, or all have had their processes."""
     base, new = sides
-    only, found, start = [], {}, time.monotonic()
+    only, start = [], time.monotonic()
     for done in range(BLOCK, args.max_runs + BLOCK, BLOCK):
         for side in (base, new, new, base) * (BLOCK // 2):
             run(side, args, only)
@@ -153,8 +153,7 @@ def compare(sides, args, tell):
         only = [name for name, (word, *_) in found.items() if word == "unclear"]
         tell(f"{done} processes of each side: {len(only)} of {len(found)} are unclear")
         if not only:
-            break
-    return found
+            return
 
 
 def table(found, sides):
@@ -193,13 +192,18 @@ def main(argv):
     def tell(text):
         print(encodable(text, sys.stderr.encoding), file=sys.stderr, flush=True)
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # and tidy up
-    try:
-        with checked_out(args.base, args.new) as sides:
-            found = compare(sides, args, tell)
-            for line in table(found, sides):
-                print(encodable(line, sys.stdout.encoding))
-    except KeyboardInterrupt:
-        tell("stopped; the runs so far are kept")
-        return 2
-    return int(any(word == "slower" for word, *_ in found.values()))
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    with checked_out(args.base, args.new) as sides:
+        status = 2
+        try:
+            compare(sides, args, tell)
+            status = 0
+        except KeyboardInterrupt:
+            tell("stopped: this is what there is so far")
+        found = verdicts(sides, args)
+        for line in table(found, sides):
+            print(encodable(line, sys.stdout.encoding))
+    return status or int(any(word == "slower" for word, *_ in found.values()))

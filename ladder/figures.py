@@ -27,7 +27,7 @@ def draw_lesson(digit, numbers, folder):
         line.set(ylim=(-0.03, 1.03), title="50 random numbers")
         histogram.hist(numbers, range=(0, 1), edgecolor="white")
         histogram.axhline(len(numbers) / 10, color="black", linestyle="--", linewidth=1)
-        histogram.set(title=f"{len(numbers):,} of them; dashed: expected")
+        histogram.set(title=f"{len(numbers):,} of them")
 
     return save(draw, None, folder, "lesson.png")
 

@@ -10,6 +10,7 @@ import traceback
 import warnings
 from argparse import ArgumentTypeError
 from contextlib import nullcontext, suppress
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def pytest_addoption(parser):
 def shape(text):
     """Return the shape "MxKxN" that a user gives, if it is one."""
     if not re.fullmatch(r"[1-9]\d{0,8}x[1-9]\d{0,8}x[1-9]\d{0,8}", text):
-        raise ArgumentTypeError(f"a shape is MxKxN, such as 64x784x10, not {text}")
+        what = "a shape is MxKxN, such as 64x784x10, of sizes from 1 to 999999999"
+        raise ArgumentTypeError(f"{what}, not {text}")
     return text
 
 
@@ -224,6 +226,7 @@ def summarize(config):
     found = [bench for bench in session.benchmarks if bench and not bench.has_error]
     saved = {"benchmarks": [bench.as_dict(include_data=False, flat=False) for bench in found]}
     pytest_benchmark_update_json(config, saved)
+    saved["datetime"] = datetime.now().isoformat()
     if folder and found:
         saved["machine_info"] = session.get_machine_info()
     run, reporter = Run(saved), config.pluginmanager.get_plugin("terminalreporter")

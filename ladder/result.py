@@ -53,9 +53,12 @@ class Result:
 
     @property
     def doubt(self):
-        """A mark: "*" for a single round, whose spread is unknown; "?" for a noisy time."""
-        noisy = self.iqr > NOISY * self.median or self.waited > NOISY
-        return "*" if self.rounds == 1 else "?" if noisy else ""
+        return doubt(self.median, self.iqr, self.rounds, self.waited)
+
+
+def doubt(median, iqr, rounds, waited):
+    """Return a mark: "*" for a single round, whose spread is unknown; "?" for a noisy time."""
+    return "*" if rounds == 1 else "?" if iqr > NOISY * median or waited > NOISY else ""
 
 
 class Limit(NamedTuple):
@@ -66,6 +69,7 @@ class Limit(NamedTuple):
     way: str
     work: int  # bytes, or operations
     rate: float  # a second
+    doubt: str
 
 
 class Run:
@@ -81,8 +85,10 @@ class Run:
                 found.append(Result.read(info, stats))
             elif "limit" in info:
                 way = info.get("way") or re.sub(r".*\[|\]", "", bench["name"])
-                rate = info["work"] / stats["median"]
-                self.limits.append(Limit(info["device"], info["limit"], way, info["work"], rate))
+                rate, spread = info["work"] / stats["median"], (stats[key] for key in MEASURED)
+                mark = doubt(*spread, info.get("waited", 0))
+                what = info["device"], info["limit"], way, info["work"]
+                self.limits.append(Limit(*what, rate, mark))
             elif "course" in info:
                 self.others.append((bench["name"], stats["median"], info["course"]))
         self.results += [Result.read(skip, {}) for skip in saved.get("skipped", ())]

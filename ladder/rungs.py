@@ -1,5 +1,6 @@
 """What a rung of the ladder is, and the list of them."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,6 +58,8 @@ def rung(shapes=(SMALL, FULL), device="cpu", course=None, step=True):
             raise ValueError(f"two rungs are named {name}: rename one")
         if not (fn.__doc__ or "").strip():
             raise ValueError(f"{name}: a rung has a docstring that says what is new")
+        if not all(re.fullmatch(r"\d+x\d+x\d+", shape) for shape in shapes):
+            raise ValueError(f'{name}: shapes are SMALL, FULL or "MxKxN", not {shapes}')
         if device not in ("cpu", "cuda"):
             raise ValueError(f'{name}: the device is "cpu" or "cuda", not {device!r}')
         chapter = "the course" if fn.__module__ == "kernels" else "beyond the course"

@@ -48,9 +48,10 @@ def speedup(old, new):
     """Return how many times faster one `Result` is than another, with the marks of both."""
     if old is None or old is new:
         return ""
-    if abs(old.median - new.median) <= (old.iqr + new.iqr) / 2:  # within what they spread
-        return "≈1"
-    return times(old.median / new.median) + mark(old, new)
+    ratio = old.median / new.median
+    if abs(old.median - new.median) > (old.iqr + new.iqr) / 2:
+        return times(ratio) + mark(old, new)
+    return "≈1" if 1 / (1 + NOISY) < ratio < 1 + NOISY else f"{times(ratio)}?"  # within the spread
 
 
 def mark(*results):
@@ -61,14 +62,14 @@ def mark(*results):
 def cells(run, result):
     """Return ``{column: text}`` for a result that was timed."""
     torch = run.find(result.shape, result.device, "matmul_torch", "matmul_torch_cuda")
-    bound = max((s for s, _ in run.bounds(result).values()), default=0)
+    bound, limit = max(run.bounds(result).values(), default=(0, None))
     return {
         "rung": result.rung,
         "median": time_of(result),
         "course": seconds(result.course) if result.course else "",
         "step": speedup(run.find(result.shape, result.device, result.before), result),
         "vs torch": speedup(torch, result),
-        "of limit": f"{digits(100 * bound / result.median)}%" if bound else "",
+        "of limit": f"{digits(100 * bound / result.median)}%{mark(limit)}" if bound else "",
         "GFLOP/s": digits(result.flops / result.median / 1e9),
         "GB/s": digits(result.bytes / result.median / 1e9),
         "torch calls": f"{result.calls:,}" if result.calls is not None else "",
@@ -81,6 +82,8 @@ def cells(run, result):
 def about(run, shape):
     """Yield which rung of a shape is the fastest, and for each device what limits it."""
     results = run.timed(shape)
+    if not results:
+        return
     best = min(results, key=lambda result: result.median)
     yield f"fastest at {shape}: {best.rung}, {time_of(best)}"
     for device, result in {result.device: result for result in results}.items():
@@ -98,6 +101,8 @@ def about(run, shape):
         else:
             text += f"; memory sets none, as {traffic} may stay in a cache"
         yield f"limit of the {DEVICES[device]}: {text}"
+        if max(s for s, _ in bounds.values()) > (1 + NOISY) * best.median and best.device == device:
+            yield "That is faster than the limit, which something has disturbed: measure it again."
 
 
 def remarks(run):
@@ -105,14 +110,14 @@ def remarks(run):
     for device, kind in dict.fromkeys(limit[:2] for limit in run.limits):
         found = [x for x in run.limits if x[:2] == (device, kind)]
         unit, what = {"bytes": ("B/s", "reading"), "flops": ("FLOP/s", "multiply-adds")}[kind]
-        rates = ", ".join(f"{x.way} {size(x.rate, unit)}" for x in found)
+        rates = ", ".join(f"{x.way} {size(x.rate, unit)}{x.doubt}" for x in found)
         yield f"{what} on the {DEVICES[device]}: {rates}"
     one = {result: 2 * result.median / result.flops for result in run.timed()}
     first, best = next(iter(one), None), min(one, key=one.get, default=None)
     if first and first.rung == "matmul_loops" and best is not first:
         ratio = digits(one[first] / one[best]) + mark(first, best)
         ends = (f"{r.rung} {seconds(one[r])}{r.doubt}" for r in (first, best))
-        yield f"one multiply-add: {', '.join(ends)}: ×{ratio} (the course: 5 million, on a GPU)"
+        yield f"time per multiply-add: {', '.join(ends)}: ×{ratio} (the course: 5 million, on a GPU)"
     for name, median, course in run.others:
         yield f"{name.removeprefix('test_')}: {seconds(median)} (the course: {seconds(course)})"
     untimed, reasons = {}, {}
@@ -132,6 +137,8 @@ def marks(results):
         yield f"? noisy: half of the rounds spread over {NOISY:.0%} or more, or threads waited for a core"
     if "*" in doubts:
         yield "* a single round: its spread is unknown"
+    if (worst := max((result.waited for result in results), default=0)) > NOISY:
+        yield f"Something else was running: threads waited for a core up to {worst:.0%} of the time."
 
 
 def machine(run):
@@ -180,7 +187,7 @@ def ladder(run, shape, columns):
     words = columns - len(header) - bar - 4
     slow, fast = (f(result.median for result in results) for f in (max, min))
     yield "", ""
-    yield f"{header}  {'speed, log scale' if bar > 15 else ''}".rstrip(), "bold"
+    yield f"{header}  {'speed, log scale' if bar > 15 else 'speed'[:bar]}".rstrip(), "bold"
     chapter = results[0].chapter
     for result, line in zip(results, body, strict=True):
         if result.chapter != chapter:
@@ -246,7 +253,7 @@ def side_by_side(runs):
             rows.append((rung, *(f"{time_of(r)} {speedup(row[0], r)}" if r else "" for r in row)))
         yield from ["", *(line.rstrip() for line in aligned(rows))]
         for name, run in runs.items():
-            yield from (f"{name}: {line}" for line in about(run, shape) if shape in run.shapes)
+            yield from (f"{name}: {line}" for line in about(run, shape))
     yield f"\n×2 is twice as fast as {next(iter(runs))}, ÷2 half as fast, ≈1 no different"
     yield from marks([result for run in runs.values() for result in run.timed()])
 

@@ -158,4 +158,6 @@ def test_stopped(project, name):
     assert "benchmarks: " in child.stderr.readline()
     time.sleep(0.1)
     child.send_signal(getattr(signal, name))
-    assert (child.communicate()[0], child.returncode, state(project)) == ("", 2, before)
+    output, errors = child.communicate()
+    assert (child.returncode, state(project)) == (2, before)
+    assert "stopped: this is what there is so far" in errors and "Traceback" not in errors

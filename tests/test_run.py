@@ -43,12 +43,11 @@ def test_times_nothing():
 """
 
 
-def add(monkeypatch, **fns):
+def add(**fns):
     """Add rungs with these names to those of the suite."""
     for name, fn in fns.items():
-        rung = Rung(name, fn, (SMALL,), order=len(RUNGS))
-        monkeypatch.setitem(RUNGS, name, rung)
         fn.__doc__ = "New."
+        RUNGS[name] = Rung(name, fn, (SMALL,), order=len(RUNGS))
 
 
 @pytest.fixture
@@ -58,11 +57,10 @@ def suite(pytester, monkeypatch):
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("COLUMNS", "200")
-    for name in [*RUNGS]:
-        if name not in ("matmul_numba_dot", "matmul_elementwise", "matmul_torch", "matmul_numpy"):
-            monkeypatch.delitem(RUNGS, name)
-        else:
-            monkeypatch.setitem(RUNGS, name, replace(RUNGS[name], shapes=(SMALL,)))
+    names = "matmul_numba_dot", "matmul_elementwise", "matmul_torch", "matmul_numpy"
+    few, all_rungs = {name: replace(RUNGS[name], shapes=(SMALL,)) for name in names}, dict(RUNGS)
+    RUNGS.clear()
+    RUNGS.update(few)
     for name in "conftest.py", "pytest.ini":
         shutil.copy(ROOT / name, pytester.path)
     pytester.makepyfile(test_it=SUITE)
@@ -73,7 +71,9 @@ def suite(pytester, monkeypatch):
         with warnings.catch_warnings(action="default"):  # not an error, as in CI, in this test
             return pytester.runpytest_inprocess(*args, *more)
 
-    return run
+    yield run
+    RUNGS.clear()
+    RUNGS.update(all_rungs)
 
 
 def test_what_a_run_shows_and_saves(suite):
@@ -119,15 +119,15 @@ MISTAKES = {
 }
 
 
-def test_mistakes_are_told_in_one_line_and_the_others_are_timed(suite, monkeypatch):
-    add(monkeypatch, **{name: fn for name, (fn, _) in MISTAKES.items()})
+def test_mistakes_are_told_in_one_line_and_the_others_are_timed(suite):
+    add(**{name: fn for name, (fn, _) in MISTAKES.items()})
     result = suite("-k", "test_rung")
     result.assert_outcomes(passed=4, failed=7, skipped=1, deselected=4, warnings=3)
     lines = [f"not timed at 5x784x10: {name}: {why}" for name, (_, why) in MISTAKES.items() if why]
     result.stdout.fnmatch_lines(["matmul_torch *", "warns *", *lines])
 
 
-def test_a_rung_that_takes_too_long(suite, monkeypatch):
+def test_a_rung_that_takes_too_long(suite):
     """It is found by a part of the product, and one that only starts slowly is timed."""
     import time
 
@@ -139,7 +139,7 @@ def test_a_rung_that_takes_too_long(suite, monkeypatch):
         time.sleep(0.02)
         return a @ b
 
-    add(monkeypatch, slow=slow, slow_to_start=slow_to_start)
+    add(slow=slow, slow_to_start=slow_to_start)
     result = suite("--shape=2000x8000x1", "-k", "slow")
     result.assert_outcomes(passed=1, skipped=1, deselected=8)
     result.stdout.fnmatch_lines(
@@ -192,7 +192,7 @@ REFUSED = {
     "--mnist=missing": "--mnist=missing: there is no such file",
     "--mnist=pytest.ini": "*pytest.ini: damaged, or not MNIST*",
     "--figures=pytest.ini": "*pytest.ini*",
-    "--shape=5x0x1": "*a shape is MxKxN, such as 64x784x10, not 5x0x1",
+    "--shape=5x0x1": "*a shape is MxKxN, such as 64x784x10, of sizes from 1 to 999999999, not 5x0x1",
 }
 
 
