@@ -225,9 +225,9 @@ def markdown(run):
                 text.append(f"| **{chapter}** " + "| " * (len(ORDER) + 2))
             row = cells(run, result) | {shape: result.rung, "what is new": result.new}
             text.append(f"| {' | '.join(escaped(row[name]) for name in columns)} |")
-        text += ["", *(f"{escaped(line)}  " for line in about(run, shape)), ""]
-    lines = [*remarks(run), f"Measured on: {', '.join(machine(run))}"]
-    return "\n".join(text + [f"{escaped(line)}  " for line in lines])
+        text += ["", escaped("; ".join(about(run, shape))), ""]
+    text += [escaped("; ".join(remarks(run))), ""]
+    return "\n".join([*text, escaped(f"Measured on: {', '.join(machine(run))}")])
 
 
 def escaped(text):
