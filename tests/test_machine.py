@@ -76,4 +76,5 @@ def test_waited():
     sum(range(20_000_000))
     for other in others:
         other.kill()
+        other.wait()
     assert machine.waited() > before
