@@ -75,9 +75,7 @@ def draw_ladder(figure, run):
             if y and result.chapter != results[y - 1].chapter:
                 axes.axhline(y - 0.5, color=GREY, linewidth=0.8)
                 place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
-                axes.text(
-                    1, y - 0.5, result.chapter, size=7, color=GREY, backgroundcolor="white", **place
-                )
+                axes.text(-0.01, y - 0.5, result.chapter, size=6, color=GREY, **place)
         for row, (device, (limit, kind)) in enumerate(limits.items()):
             name, _, _, dash = DEVICES[device]
             axes.axvline(limit, color="black", linestyle=dash, linewidth=1.2)
