@@ -127,6 +127,13 @@ def test_mistakes_are_told_in_one_line_and_the_others_are_timed(suite):
     result.stdout.fnmatch_lines(["matmul_torch *", "warns *", *lines])
 
 
+def test_what_is_wrong_for_a_larger_shape_only_is_not_timed(suite):
+    add(wrong_for_6=lambda a, b: a @ b * (1 + (len(a) == 6)))
+    result = suite("--shape=6x784x10", "-k", "wrong_for_6")
+    result.assert_outcomes(failed=1, deselected=8)
+    result.stdout.fnmatch_lines(["not timed at 6x784x10: wrong_for_6: it failed: *60 of 60 cells*"])
+
+
 def test_a_rung_that_takes_too_long(suite):
     """It is found by a part of the product, and one that only starts slowly is timed."""
     import time

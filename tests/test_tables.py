@@ -96,6 +96,13 @@ def test_table(saved):
     assert "? noisy" in text and "* a single round" in text
 
 
+@pytest.mark.parametrize("last, mark", [
+    ({"iqr": 4e-4}, ""), ({"iqr": 6e-4}, "?"), ({"waited": 0.2}, "?"), ({"rounds": 1}, "*"),
+])  # fmt: skip
+def test_marks(last, mark):
+    assert Run({"benchmarks": [rung(0, "last", FULL, 5e-3, **last)]}).timed()[0].doubt == mark
+
+
 def test_no_step_within_the_spread(saved):
     saved["benchmarks"][0]["extra_info"]["before"] = "matmul_next"
     assert "≈1" in words(Run(saved))["matmul_last", "5.00"]
