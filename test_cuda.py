@@ -43,6 +43,7 @@ def test_copies(m1, m2, t1):
         pytest.skip(reason)
     r = matmul_and_copy(m1.numpy(), m2.numpy())
     close(t1, torch.from_numpy(r), eps=1e-4)
+    assert r.dtype == "float64"
 
 
 # ---- Correctness: all cells at once, on the GPU or in a simulator -------------------

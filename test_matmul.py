@@ -57,6 +57,7 @@ def test_rungs_of_the_course():
 @pytest.mark.parametrize("name, shape, before", [
     ("loops", SMALL, ""), ("numba_dot", SMALL, "matmul_loops"), ("launch_kernel", SMALL, ""),
     ("numba_few_rows", SMALL, "matmul_numba_prefetch"), ("numba_few_rows", FULL, ""),
+    ("torch", FULL, "matmul_einsum"), ("numpy", FULL, ""),
 ])  # fmt: skip
 def test_steps(name, shape, before):
     """A rung that starts anew, or runs the same code for this shape, is no step."""

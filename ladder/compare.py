@@ -140,7 +140,7 @@ def compare(sides, args, tell):
     """Run both sides in turns until no benchmark is unclear, or all have had their processes."""
     base, new = sides
     only, start = [], time.monotonic()
-    for done in range(BLOCK, args.max_runs + BLOCK, BLOCK):
+    for done in range(BLOCK, args.max_runs + 1, BLOCK):
         for side in (base, new, new, base) * (BLOCK // 2):
             run(side, args, only)
             if not base.times:
@@ -188,6 +188,7 @@ def main(argv):
     add("--threshold", metavar="%", type=float, default=5, help="what is no difference yet (5)")
     add("--max-runs", type=int, default=16, help="processes of each side if unclear (16)")
     args = parser.parse_args(argv)
+    args.max_runs = max(BLOCK, args.max_runs)
 
     def tell(text):
         print(encodable(text, sys.stderr.encoding), file=sys.stderr, flush=True)
@@ -195,7 +196,8 @@ def main(argv):
     def stop(*_):
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    for name in {"SIGTERM", "SIGHUP"} & {*dir(signal)}:
+        signal.signal(getattr(signal, name), stop)
     with checked_out(args.base, args.new) as sides:
         status = 2
         try:

@@ -108,6 +108,8 @@ def test_slower(project, monkeypatch, capsys):
         "1 same, 0 unclear, 0 faster, 1 slower",
     ]
     assert re.search(r"3 benchmarks: \d+ s, or \d+ s if unclear", errors)
+    assert compare.main(["HEAD", "HEAD~1", "-k", "changes"]) == 0
+    assert "1 faster, 0 slower" in capsys.readouterr().out
     command = [sys.executable, "-m", "pytest_benchmark", "compare", "0001", "0008"]
     assert subprocess.check_output(command, text=True).count("test_sleep[changes]") == 2
 
@@ -151,7 +153,7 @@ def test_cannot_compare(project, case, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
 def test_stopped(project, name):
     before = state(project)
     child = start("HEAD~1", "HEAD")

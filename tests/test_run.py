@@ -95,6 +95,7 @@ def test_what_a_run_shows_and_saves(suite):
     assert [*rungs] == [*RUNGS]
     assert rungs["matmul_torch"].median == run.rows[0].median  # one measurement, in both places
     assert rungs["matmul_torch"].calls == 1 < rungs["matmul_elementwise"].calls
+    assert all("waited" in bench["extra_info"] for bench in run.saved["benchmarks"])
     assert run.suite["data"] == path_sample.name and "torch" in run.suite["libraries"]
     assert "data" not in run.saved["benchmarks"][0]["stats"]
     assert len(os.listdir("drawn")) == 3
@@ -177,6 +178,8 @@ def test_options(suite, pytester, options):
     if outcomes:
         result.assert_outcomes(**outcomes)
     result.stdout.fnmatch_lines([line])
+    if "autosave" in options:
+        assert result.ret == pytest.ExitCode.INTERNAL_ERROR
     if "disable" in options:
         result.stdout.no_fnmatch_line("*fastest*")
     if "breaks" not in options:

@@ -83,6 +83,7 @@ def test_table(saved):
     assert not any("×6.25" in word for word in found["matmul_torch", "8.00"])  # which was skipped
     assert found["matmul_torch", "30.0"][2:4] == ["15.5", "ms"]
     assert "×6.00?" in found["matmul_last", "5.00"] and "79.4%" in found["matmul_last", "5.00"]
+    assert "×" not in "".join(found["matmul_cuda", "100"])  # there is no torch on this GPU
     assert "-- beyond the course" in text and "-- the course, on the GPU" in text
     assert (
         "784 MFLOP take 3.92 ms at 200 GFLOP/s, 159 MB 3.97 ms at 40.0 GB/s: memory binds" in text
@@ -164,6 +165,11 @@ def test_command_without_torch(saved, tmp_path):
     assert "400 ms* x1.00" not in output  # the same number is no speed-up
     status, output, errors = command(wrong)
     assert (status, output) == (2, "") and "w: not a run of this suite" in errors
+
+
+def test_the_saved_runs_of_this_project():
+    for path in (ROOT / "results").glob("*.json"):
+        assert Run.load(path).shapes == [SMALL, FULL]
 
 
 def test_pictures(saved, tmp_path, monkeypatch):
