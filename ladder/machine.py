@@ -16,17 +16,15 @@ def control_files(name):
             _, controllers, path = line.split(":", 2)
             own = root / controllers / path.strip("/")  # such as memory/docker/ab, and its parents
             folders += [own, *own.parents[: len(own.relative_to(root).parts)]]
-        files = [folder / name for folder in dict.fromkeys(folders)]
+        files = dict.fromkeys(folder / name for folder in folders)
         return [file.read_text().strip() for file in files if file.is_file()]
     except (OSError, ValueError):
         return []
 
 
 def cores():
-    """Return how many cores this process may use, and what limits it to them.
-
-    To be asked before torch is imported: with OpenMP's binding variables, that narrows the affinity.
-    """
+    """Return how many cores this process may use, and why; with OpenMP's binding variables, torch
+    narrows the affinity when it is imported, so ask before."""
     limits = [(os.cpu_count() or 1, "all")]
     if hasattr(os, "sched_getaffinity"):
         limits.append((len(os.sched_getaffinity(0)), "the CPU affinity of this process"))
@@ -44,10 +42,7 @@ def settings():
 
 
 def limit_threads(allowed):
-    """Keep libraries that are not imported yet from more threads than ``allowed`` cores.
-
-    These would stall each other. What the user has set stays.
-    """
+    """Keep libraries that are not imported yet from more threads than cores; what is set stays."""
     if allowed < (os.cpu_count() or 1):
         for library in "OMP", "MKL", "OPENBLAS", "NUMBA":
             os.environ.setdefault(f"{library}_NUM_THREADS", str(allowed))
