@@ -28,9 +28,8 @@ def cores():
     limits = [(os.cpu_count() or 1, "all")]
     if hasattr(os, "sched_getaffinity"):
         limits.append((len(os.sched_getaffinity(0)), "the CPU affinity of this process"))
-    quotas = [text.split() for text in control_files("cpu.max")]
     v1 = control_files("cpu.cfs_quota_us"), control_files("cpu.cfs_period_us")
-    for quota, period in [*quotas, *zip(*v1, strict=False)]:
+    for quota, period in [*map(str.split, control_files("cpu.max")), *zip(*v1, strict=False)]:
         if quota not in ("max", "-1"):
             limits.append((max(1, int(quota) // int(period)), "the CPU quota of this container"))
     return min(limits, key=lambda limit: limit[0])
