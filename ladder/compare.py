@@ -84,10 +84,8 @@ def commit_of(revision):
 @contextmanager
 def checked_out(base, new):
     """Yield the two sides, each in a git worktree that is gone afterwards."""
-    names, prefix = (
-        (f"base ({base})", f"new ({new or 'working tree'})"),
-        git("rev-parse", "--show-prefix"),
-    )
+    names = f"base ({base})", f"new ({new or 'working tree'})"
+    prefix = git("rev-parse", "--show-prefix")
     commits = commit_of(base), commit_of(new)
     with tempfile.TemporaryDirectory(prefix="compare-", ignore_cleanup_errors=True) as scratch:
         folders = [Path(scratch).resolve() / side for side in ("base", "new")]

@@ -114,10 +114,8 @@ def time_rung(timed, benchmark, dense, small_product, request):
         dense.check(rung.fn(a, b))
         assert all(map(torch.equal, (a, b), operands(dense))), f"{name} has changed its operands"
         a, b = (x.cuda() if on_gpu else x for x in (product.a, product.b))
-        versions, small = (
-            (a._version, b._version),
-            len(a) * b.numel() <= 5 * small_product.b.numel(),
-        )
+        versions = a._version, b._version
+        small = len(a) * b.numel() <= 5 * small_product.b.numel()
 
         def check(c):
             product.check(c)
