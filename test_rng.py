@@ -115,6 +115,8 @@ def test_rand_array(timed, way):
 
 
 def test_rows_of_rand(timed):
+    """The notebook: 2.64 ms."""
+
     def rows():
         return list(chunks([rand() for _ in range(7840)], 10))
 
@@ -122,16 +124,18 @@ def test_rows_of_rand(timed):
         assert (len(rows), len(rows[0])) == (784, 10)
         close(rows[0][:3], COURSE_NUMBERS, eps=1e-15)
 
-    timed("784x10 random numbers", check, rows, course=2.64e-3)
+    timed("784x10 random numbers", check, rows)
 
 
 def test_torch_randn(timed):
+    """The notebook: 91.3 µs."""
+
     def check(x):
         assert x.shape == (784, 10)
         close(x.mean(), torch.tensor(0.0), eps=6 / 7840**0.5)
         close(x.std(), torch.tensor(1.0), eps=6 / (2 * 7840) ** 0.5)
 
-    timed("784x10 random numbers", check, torch.randn, 784, 10, course=91.3e-6)
+    timed("784x10 random numbers", check, torch.randn, 784, 10)
 
 
 @needs_fork

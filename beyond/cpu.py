@@ -18,6 +18,13 @@ def run(multiply, a, b):
     return c
 
 
+def refuse(a, b, place):
+    """Raise the error of a rung that hands out addresses, which don't tell what is there."""
+    are = (getattr(x, y, type(x)) for x in (a, b) for y in ("dtype", "shape", "device"))
+    what = "float32 tensors of shapes (M, K) and (K, N)"
+    raise ValueError(f"takes {what} on {place}, not {', '.join(map(str, are))}")
+
+
 @rung(step=False)
 def matmul_numpy(a, b):
     """For comparison: NumPy's @, which is OpenBLAS where torch has MKL."""

@@ -1,9 +1,9 @@
 """Few rows: what surrounds the product takes longer than the product."""
 
 from numba import carray, njit
-from torch import Tensor, float32
+from torch import float32
 
-from beyond.cpu import run
+from beyond.cpu import refuse, run
 from beyond.microkernel import LANES, in_one_thread, with_prefetch
 from beyond.vectors import accumulators, as_pointer, broadcast, load, multiply_add, store
 from ladder.rungs import rung
@@ -74,19 +74,10 @@ def matmul_numba_address(a, b):
     try:
         (m, k), (rows, n) = a.shape, b.shape
         right = rows == k and a.dtype is b.dtype is float32 and a.is_cpu and b.is_cpu
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, ValueError):
         right = False
-    if not right:
-        refuse(a, b)
+    if not right:  # a wrong address would crash the process
+        refuse(a, b, "the CPU")
     a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
     multiply_at(a.data_ptr(), b.data_ptr(), c.data_ptr(), m, k, n)
     return c
-
-
-def refuse(a, b):
-    """Say what is wrong with the operands: a wrong address would crash the process."""
-    for x in a, b:
-        if not (isinstance(x, Tensor) and x.dtype is float32 and x.is_cpu):
-            what = f"{x.dtype} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"takes float32 tensors on the CPU, not {what}")
-    raise ValueError(f"takes shapes (M, K) and (K, N), not {tuple(a.shape)} and {tuple(b.shape)}")

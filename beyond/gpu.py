@@ -9,10 +9,10 @@ import math
 
 from numba import cuda, float32
 
+from beyond.launch import has_ampere, launch, resident_blocks
 from beyond.warp import WARP, WARPS, add_partner, load, ptx, start_copy, warp_sum
 from kernels import TPB
 from ladder.gpu import SIMULATED
-from ladder.launch import has_ampere, launch, resident_blocks
 from ladder.rungs import rung
 
 

@@ -4,14 +4,16 @@
 products are as exact as one of float32. Before compute capability 8.0, there is no TF32.
 """
 
-from ladder.launch import has_ampere, on
+import os
+
+from beyond.launch import has_ampere, on
 from ladder.rungs import rung
 
 try:
     import triton
     import triton.language as tl
 except ImportError:
-    pass  # and ladder.gpu.why_not says so
+    triton = None
 else:
     ROWS, DEPTH, COLS = tl.constexpr(128), tl.constexpr(32), tl.constexpr(16)
 
@@ -33,6 +35,10 @@ else:
 @rung(device="cuda", step=False)
 def matmul_triton(a, b):
     """A peer: Triton's tl.dot on tensor cores, 128 x 32 of a at a time, three TF32 products for one."""
+    if not triton:
+        raise ImportError("Triton is not installed: torch's CUDA builds for Linux bring it")
+    if not (a.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
+        raise ImportError("there is no GPU, and TRITON_INTERPRET=1 is not set")
     a, b = a.contiguous(), b.contiguous()
     (m, k), n, gpu = a.shape, b.shape[1], a.get_device()
     c, precision = a.new_empty(m, n), "tf32x3" if has_ampere(gpu) else "ieee"

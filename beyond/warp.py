@@ -82,4 +82,4 @@ def start_copy(typingctx, to, i, floats, j):
 
 
 if SIMULATED:
-    from ladder.simulator import add_partner, load, ptx, start_copy  # noqa: F401, F811
+    from beyond.simulator import add_partner, load, ptx, start_copy  # noqa: F401, F811

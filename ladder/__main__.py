@@ -29,19 +29,24 @@ def main(argv):
     names = stems if len(set(stems)) == len(stems) else args.runs
     runs = dict(zip(names, map(Run.load, args.runs), strict=True))
     run = runs[names[0]]
+
+    def ladders(columns):
+        lines = [line for line, _ in tables.report(run, columns)]
+        return [*lines, *tables.folded(["Measured on: " + ", ".join(tables.machine(run))], columns)]
+
     if args.figures:
         Path(args.figures).mkdir(parents=True, exist_ok=True)
         figures.draw_run(run, args.figures)
     if args.readme:
-        markers = r"(?s)(<!-- ladder: begin -->\n).*(<!-- ladder: end -->)"
+        text = "\n".join(["```text", *ladders(230)[1:], "```"])
+        markers = r"(?s)(?<=<!-- ladder: begin -->\n).*(?=\n<!-- ladder: end -->)"
         old = Path(args.readme).read_text(encoding="utf-8")
-        new, count = re.subn(markers, lambda x: f"{x[1]}{tables.markdown(run)}\n{x[2]}", old)
+        new, count = re.subn(markers, lambda _: text, old)
         if not count:
             raise ValueError(f"{args.readme}: has no <!-- ladder: begin --> with an end below")
         Path(args.readme).write_text(new, encoding="utf-8")
-    lines = [line for line, _ in tables.report(run, get_terminal_size((100, 24))[0])]
-    lines += ["", ", ".join(tables.machine(run))]
-    for line in tables.side_by_side(runs) if len(runs) > 1 else lines:
+    columns, _ = get_terminal_size((100, 24))
+    for line in tables.side_by_side(runs) if len(runs) > 1 else ladders(columns):
         print(tables.encodable(line, sys.stdout.encoding))
     sys.stdout.flush()
     return 0

@@ -70,15 +70,12 @@ def git(*args):
 
 def commit_of(revision):
     """Return the id of the commit that a user's word means; None means the working tree."""
-    if revision is None:
-        if new := git("ls-files", "--others", "--exclude-standard"):
-            raise ValueError(f"git doesn't know these files yet, git add them: {new.split()}")
-        who = "-c", "user.name=compare", "-c", "user.email=compare"
-        return git(*who, "stash", "create") or commit_of("HEAD")
-    try:
-        return git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
-    except ValueError:
-        raise ValueError(f"{revision}: there is no such commit") from None
+    if revision:
+        return git("rev-list", "-1", "--end-of-options", revision, "--")
+    if new := git("ls-files", "--others", "--exclude-standard"):
+        raise ValueError(f"git doesn't know these files yet, git add them: {new.split()}")
+    who = "-c", "user.name=compare", "-c", "user.email=compare"
+    return git(*who, "stash", "create") or commit_of("HEAD")
 
 
 @contextmanager
@@ -134,7 +131,7 @@ def verdicts(sides, args):
     return {x: judge(base[x], new[x], args.threshold / 100) for x in base if x in new}
 
 
-def compare(sides, args, tell):
+def compare(sides, args):
     """Run both sides in turns until no benchmark is unclear, or all have had their processes."""
     base, new = sides
     only, start = [], time.monotonic()
@@ -143,9 +140,9 @@ def compare(sides, args, tell):
             run(side, args, only)
             if not base.times:
                 raise ValueError(f"no benchmark ran: -k {args.k!r} selects none")
-            if not new.times and side is base:
-                each = time.monotonic() - start
-                least, most = (2 * each * runs for runs in (BLOCK, args.max_runs))
+            if not new.times:
+                each = 2 * (time.monotonic() - start)
+                least, most = each * BLOCK, each * args.max_runs
                 tell(f"{len(base.times)} benchmarks: {least:.0f} s, or {most:.0f} s if unclear")
         found = verdicts(sides, args)
         only = [name for name, (word, *_) in found.items() if word == "unclear"]
@@ -154,7 +151,11 @@ def compare(sides, args, tell):
             return
 
 
-def table(found, sides):
+def tell(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(sides, found):
     """Yield the lines of the result, the slower ones last, where they are seen."""
     base, new = (side.times for side in sides)
     rows = [("benchmark", "base", "new", "speed", "at least", "at most", "verdict")]
@@ -163,19 +164,17 @@ def table(found, sides):
         speeds = map(times, (old / now, *interval))
         rows.append((name.rpartition("::")[2], seconds(old), seconds(now), *speeds, word))
     yield from aligned(rows)
-    for side, other in (sides[0], new), (sides[1], base):
-        yield from (
-            f"{x.rpartition('::')[2]}: only in {side.name}" for x in side.times if x not in other
-        )
+    for side in sides:
+        for name in sorted(side.times.keys() - found):
+            yield f"{name.rpartition('::')[2]}: only in {side.name}"
     yield "×2 is twice as fast as base, ÷2 half as fast"
     words = [word for word, *_ in found.values()]
     yield ", ".join(f"{words.count(word)} {word}" for word in WORDS)
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(
-        prog="python -m ladder compare", description=__doc__.partition("\n")[0]
-    )
+    about = __doc__.partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m ladder compare", description=about)
     add = parser.add_argument
     add("base", metavar="BASE", help="the commit to compare with")
     add("new", metavar="NEW", nargs="?", help="the new commit (default: the working tree)")
@@ -187,23 +186,16 @@ def main(argv):
     add("--max-runs", type=int, default=16, help="processes of each side if unclear (16)")
     args = parser.parse_args(argv)
     args.max_runs = max(BLOCK, args.max_runs)
-
-    def tell(text):
-        print(encodable(text, sys.stderr.encoding), file=sys.stderr, flush=True)
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
     for name in {"SIGTERM", "SIGHUP"} & {*dir(signal)}:
-        signal.signal(getattr(signal, name), stop)
+        signal.signal(getattr(signal, name), signal.default_int_handler)
     with checked_out(args.base, args.new) as sides:
         status = 2
         try:
-            compare(sides, args, tell)
+            compare(sides, args)
             status = 0
         except KeyboardInterrupt:
             tell("stopped: this is what there is so far")
         found = verdicts(sides, args)
-        for line in table(found, sides):
+        for line in table(sides, found):
             print(encodable(line, sys.stdout.encoding))
     return status or int(any(word == "slower" for word, *_ in found.values()))

@@ -12,14 +12,14 @@ DEVICES = {"cpu": ("CPU", BLUE, "", "--"), "cuda": ("GPU", ORANGE, "///", ":")}
 
 def draw_run(run, folder):
     """Draw a `Run` into a folder that exists, as PNG; return the names of the files."""
-    drawn = [save(draw_ladder, run, folder, "ladder.png")] if run.shapes else []
-    return drawn + ([save(draw_rows, run, folder, "rows.png")] if run.rows else [])
+    drawn = [save(draw_ladder, folder, "ladder.png", run)] if run.shapes else []
+    return drawn + ([save(draw_rows, folder, "rows.png", run)] if run.rows else [])
 
 
-def draw_lesson(digit, numbers, folder):
+def draw_lesson(folder, digit, numbers):
     """Draw what the course draws, a digit (784,) and random numbers; return the file's name."""
 
-    def draw(figure, _):
+    def draw(figure):
         figure.set_size_inches(9, 3)
         image, line, histogram = figure.subplots(1, 3)
         image.imshow(digit.reshape(28, 28), cmap="gray")
@@ -29,17 +29,17 @@ def draw_lesson(digit, numbers, folder):
         histogram.axhline(len(numbers) / 10, color="black", linestyle="--", linewidth=1)
         histogram.set(title=f"{len(numbers):,} of them")
 
-    return save(draw, None, folder, "lesson.png")
+    return save(draw, folder, "lesson.png")
 
 
-def save(draw, what, folder, name):
+def save(draw, folder, name, *run):
     os.environ["MPLBACKEND"] = "agg"  # and not that of the notebook which started this shell
     import matplotlib.style
     from matplotlib.figure import Figure
 
     with matplotlib.style.context("default", after_reset=True):
         figure = Figure(layout="constrained")
-        draw(figure, what)
+        draw(figure, *run)
         figure.savefig(Path(folder) / name, dpi=120)
     return name
 
@@ -60,59 +60,63 @@ def draw_ladder(figure, run):
     figure.set_size_inches(9, 0.24 * sum(heights) + 0.8)
     panels = figure.subplots(len(run.shapes), squeeze=False, height_ratios=heights)[:, 0]
     for axes, shape in zip(panels, run.shapes, strict=True):
-        results = run.timed(shape)
-        bounds = {r.device: [(s, kind) for kind, (s, _) in run.bounds(r).items()] for r in results}
-        limits = {device: max(found) for device, found in bounds.items() if found}
-        times = [r.median for r in results] + [r.course for r in results if r.course]
-        slow, fast = max(times), min([*times, *(limit for limit, _ in limits.values())])
-        edge = 1.1 * slow * (slow / fast) ** 0.02
-        for y, result in enumerate(results):
-            _, colour, hatch, _ = DEVICES[result.device]
-            bar = {"color": colour, "hatch": hatch, "edgecolor": "white"}
-            axes.barh(y, result.median - edge, left=edge, height=0.7, **bar)
-            if result.course:
-                axes.plot(result.course, y, "D", color="white", markeredgecolor="black", ms=5)
-            if y and result.chapter != results[y - 1].chapter:
-                axes.axhline(y - 0.5, color=GREY, linewidth=0.8)
-                place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
-                axes.text(-0.01, y - 0.5, result.chapter, size=6, color=GREY, **place)
-        for row, (device, (limit, kind)) in enumerate(limits.items()):
-            name, _, _, dash = DEVICES[device]
-            axes.axvline(limit, color="black", linestyle=dash, linewidth=1.2)
-            text = f"{kind} limit of the {name}: {seconds(limit)} "
-            axes.text(limit, -0.9 - 0.8 * row, text, ha="right", size=8)
-        axes.set_yticks(range(len(results)), [f"{r.rung}  {time_of(r)}" for r in results], size=8)
-        axes.set(xscale="log", ylim=(len(results) - 0.4, -2.2))
-        axes.set_xlim(edge, fast / (slow / fast) ** 0.03)
-        title = f"{shape.replace('x', ' × ')}: time of one call; a longer bar is faster"
-        title += "; ◇ the course's time" * any(r.course for r in results)
-        axes.set_title(title, loc="left", size=10)
-        axes.xaxis.set_major_formatter(tick)
-        axes.xaxis.set_minor_formatter("")
-        axes.spines[["top", "right"]].set_visible(False)
+        draw_shape(axes, run, shape)
     caption(figure, run)
+
+
+def draw_shape(axes, run, shape):
+    results = run.timed(shape)
+    bounds = {r.device: [(s, kind) for kind, (s, _) in run.bounds(r).items()] for r in results}
+    limits = {device: max(found) for device, found in bounds.items() if found}
+    times = [r.median for r in results] + [r.course for r in results if r.course]
+    slow, fast = max(times), min([*times, *(limit for limit, _ in limits.values())])
+    edge = 1.1 * slow * (slow / fast) ** 0.02
+    for y, result in enumerate(results):
+        _, colour, hatch, _ = DEVICES[result.device]
+        bar = {"color": colour, "hatch": hatch, "edgecolor": "white"}
+        axes.barh(y, result.median - edge, left=edge, height=0.7, **bar)
+        if result.course:
+            axes.plot(result.course, y, "D", color="white", markeredgecolor="black", ms=5)
+        if y and result.chapter != results[y - 1].chapter:
+            axes.axhline(y - 0.5, color=GREY, linewidth=0.8)
+            place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+            axes.text(-0.01, y - 0.5, result.chapter, size=6, color=GREY, **place)
+    for row, (device, (limit, kind)) in enumerate(limits.items()):
+        name, _, _, dash = DEVICES[device]
+        axes.axvline(limit, color="black", linestyle=dash, linewidth=1.2)
+        text = f"{kind} limit of the {name}: {seconds(limit)} "
+        axes.text(limit, -0.9 - 0.8 * row, text, ha="right", size=8)
+    axes.set_yticks(range(len(results)), [f"{r.rung}  {time_of(r)}" for r in results], size=8)
+    axes.set(xscale="log", ylim=(len(results) - 0.4, -2.2))
+    axes.set_xlim(edge, fast / (slow / fast) ** 0.03)
+    title = f"{shape.replace('x', ' × ')}: time of one call; a longer bar is faster"
+    title += "; ◇ the course's time" * any(r.course for r in results)
+    axes.set_title(title, loc="left", size=10)
+    axes.xaxis.set_major_formatter(tick)
+    axes.xaxis.set_minor_formatter("")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_rows(figure, run):
     """Time against rows, log-log: a line for each rung, and the limits of the machine."""
     figure.set_size_inches(9, 5)
-    axes = figure.subplots()
-    axes.set_title("Time by the number of rows; a hollow mark is noisy", loc="left", size=10)
-    rungs, limits = {}, {}
+    axes, lines, limits = figure.subplots(), {}, {}
     for result in sorted(run.rows, key=lambda result: result.flops):
         rows = int(result.shape.partition("x")[0])
-        rungs.setdefault(result.rung, []).append((rows, result.median, result.doubt))
+        lines.setdefault(result.rung, []).append((rows, result.median, result.doubt))
         for kind, (limit, _) in run.bounds(result).items():
             limits.setdefault(kind, []).append((rows, limit))
-    for (rung, points), colour, marker in zip(rungs.items(), COLOURS, "os^v", strict=False):
+    for (rung, points), colour, marker in zip(lines.items(), COLOURS, "os^v", strict=False):
+        rows, medians, doubts = zip(*points, strict=True)
         style = {"color": colour, "marker": marker}
-        axes.plot(*zip(*(point[:2] for point in points), strict=True), label=rung, **style)
-        for x, y, _ in (point for point in points if point[2]):
-            axes.plot(x, y, markerfacecolor="white", **style)
+        axes.plot(rows, medians, label=rung, **style)
+        noisy = [i for i, doubt in enumerate(doubts) if doubt]
+        axes.plot(rows, medians, markevery=noisy, linestyle="", markerfacecolor="white", **style)
     for kind, points in limits.items():
         dash = "--" if kind == "memory" else ":"
         axes.plot(*zip(*points, strict=True), color="black", ls=dash, label=f"{kind} limit")
     axes.set(xscale="log", yscale="log", xlabel="rows × 784 × 10")
+    axes.set_title("Time by the number of rows; a hollow mark is noisy", loc="left", size=10)
     axes.yaxis.set_major_formatter(tick)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.grid(alpha=0.3)

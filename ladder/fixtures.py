@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 
+from ladder.gpu import SIMULATED, has_gpu
 from ladder.mnist import load_mnist
 from ladder.product import Product, memory_of
 from ladder.rungs import FULL, SMALL
@@ -38,13 +39,13 @@ def dense():
 
 @pytest.fixture(scope="session")
 def small_product(m1, m2, t1):
-    return Product.of(m1, m2, t1)
+    return Product(m1, m2, t1)
 
 
 @pytest.fixture(scope="session")
 def full_product(x_train, weights, tr):
     need_memory(memory_of(50_000, 784, 10))
-    return Product.of(x_train, weights, tr)
+    return Product(x_train, weights, tr)
 
 
 @pytest.fixture
@@ -57,8 +58,10 @@ def product(request, shape):
 
 
 @pytest.fixture(scope="module")
-def patient_simulator():
-    """The simulator's scheduler polls its threads; let these run more often in between."""
+def gpu():
+    """A GPU, or the simulator, whose scheduler polls its threads: these run more often meanwhile."""
+    if not (has_gpu() or SIMULATED):
+        pytest.skip("there is no GPU, and NUMBA_ENABLE_CUDASIM=0 is set")
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield

@@ -2,24 +2,23 @@
 
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 
 LIBRARIES = "NUMBA_", "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "TORCH_", "PYTORCH_", "CUDA_"
+CGROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def control_files(name):
     """Return what the files of this name say, in all cgroups (v1 and v2) that hold this process."""
-    root = Path("/sys/fs/cgroup")
-    folders = [root, root / "cpu", root / "memory"]  # as a container sees its own
-    try:
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+    folders = {CGROUPS, CGROUPS / "cpu", CGROUPS / "memory"}  # as a container sees its own
+    with suppress(OSError):
+        for line in OWN.read_text().splitlines():  # such as 4:memory:/slurm/job_1, or 0::/job_1
             _, controllers, path = line.split(":", 2)
-            own = root / controllers / path.strip("/")  # such as memory/docker/ab, and its parents
-            folders += [own, *own.parents[: len(own.relative_to(root).parts)]]
-        files = dict.fromkeys(folder / name for folder in folders)
-        return [file.read_text().strip() for file in files if file.is_file()]
-    except (OSError, ValueError):
-        return []
+            own = CGROUPS / controllers / path.strip("/")
+            folders |= {x for x in (own, *own.parents) if CGROUPS in x.parents}
+    files = [folder / name for folder in folders]
+    return [file.read_text().strip() for file in files if os.access(file, os.R_OK)]
 
 
 def cores():
@@ -28,8 +27,8 @@ def cores():
     limits = [(os.cpu_count() or 1, "all")]
     if hasattr(os, "sched_getaffinity"):
         limits.append((len(os.sched_getaffinity(0)), "the CPU affinity of this process"))
-    v1 = control_files("cpu.cfs_quota_us"), control_files("cpu.cfs_period_us")
-    for quota, period in [*map(str.split, control_files("cpu.max")), *zip(*v1, strict=False)]:
+    v1 = zip(control_files("cpu.cfs_quota_us"), control_files("cpu.cfs_period_us"), strict=False)
+    for quota, period in [*map(str.split, control_files("cpu.max")), *v1]:
         if quota not in ("max", "-1"):
             limits.append((max(1, int(quota) // int(period)), "the CPU quota of this container"))
     return min(limits, key=lambda limit: limit[0])
@@ -50,21 +49,19 @@ def limit_threads(allowed):
 def free_memory():
     """Return how many bytes this process can still allocate; infinity if that is not known."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        facts = dict(x.split()[:2] for x in Path("/proc/meminfo").read_text().splitlines())
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, StopIteration):
+    except OSError:
         return math.inf
     limits = control_files("memory.max") + control_files("memory.limit_in_bytes")
-    return min(int(kib) * 1024, *(int(x) - resident for x in limits if x != "max"), math.inf)
+    free = int(facts["MemAvailable:"]) * 1024
+    return min(free, *(int(x) - resident for x in limits if x != "max"), math.inf)
 
 
 def waited():
     """Return the seconds that this process's threads, together, have waited for a core (Linux)."""
     total = 0
     for task in Path("/proc/self/task").glob("*/schedstat"):
-        try:
+        with suppress(OSError):  # a thread that has just ended
             total += int(task.read_text().split()[1])
-        except OSError:
-            pass  # a thread that has just ended
     return total / 1e9

@@ -4,11 +4,9 @@ torch and the rungs are imported when a run is configured, after the machine has
 """
 
 import os
-import re
 import sys
 import traceback
 import warnings
-from argparse import ArgumentTypeError
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,39 +18,21 @@ from packaging.version import Version
 from ladder import machine, tables
 from ladder.mnist import find_mnist
 from ladder.result import Result, Run
-from ladder.rungs import RUNGS
+from ladder.rungs import RUNGS, SHAPE
 
 LIBRARIES = "torch", "numba", "numba-cuda", "numpy", "fastcore", "pytest-benchmark"
-TRIED = {"torch": "2.11", "numba": "0.60", "numpy": "2.0"}  # the oldest versions
 LADDER = "test_rung", "test_read_limit", "test_multiply_add_limit"
-suite, news, untimed, summarized = (pytest.StashKey() for _ in range(4))
+suite, untimed = pytest.StashKey(), pytest.StashKey()
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--mnist",
-        default="auto",
-        metavar="auto|sample|PATH",
-        help="the data: auto takes data/mnist.pkl.gz, or else downloads it there, or "
-        "else takes the embedded sample (default: auto)",
+    what = (
+        "the data: auto (default) takes data/mnist.pkl.gz, downloads it there, or takes the sample"
     )
-    parser.addoption(
-        "--shape",
-        action="append",
-        default=[],
-        type=shape,
-        metavar="MxKxN",
-        help="make a ladder of this shape, instead of those of the course; may be repeated",
-    )
+    parser.addoption("--mnist", default="auto", metavar="auto|sample|PATH", help=what)
+    what = "make a ladder of this shape, instead of those of the course; may be repeated"
+    parser.addoption("--shape", action="append", default=[], metavar="MxKxN", help=what)
     parser.addoption("--figures", metavar="DIR", help="draw the ladder and the lesson there")
-
-
-def shape(text):
-    """Return the shape "MxKxN" that a user gives, if it is one."""
-    if not re.fullmatch(r"[1-9]\d{0,8}x[1-9]\d{0,8}x[1-9]\d{0,8}", text):
-        what = "a shape is MxKxN, such as 64x784x10, of sizes from 1 to 999999999"
-        raise ArgumentTypeError(f"{what}, not {text}")
-    return text
 
 
 def pytest_configure(config):
@@ -60,6 +40,10 @@ def pytest_configure(config):
         raise pytest.UsageError("python -O drops assert, and with it every check")
     if config.getoption("forked", False):
         raise pytest.UsageError("--forked would hang: torch's threads don't survive a fork")
+    for shape in config.getoption("shape"):
+        if not SHAPE.fullmatch(shape):
+            what = "a shape is MxKxN, such as 64x784x10, of sizes from 1 to 999999999"
+            raise pytest.UsageError(f"--shape={shape}: {what}")
     here = config.invocation_params.dir
     idle = config.getoption("help") or config.getoption("collectonly")  # and nothing is downloaded
     try:
@@ -68,43 +52,32 @@ def pytest_configure(config):
         mnist = find_mnist("sample" if idle else config.getoption("mnist"), here)
     except (OSError, ValueError) as error:
         raise pytest.UsageError(str(error)) from None
-    cores, why = machine.cores()
     config.option.mnist = mnist  # from here on the path, and why it is that one
-    about = config.stash[suite] = {"data": mnist[0].name}
-    about |= {"cores": cores, "why": why, "settings": machine.settings()}
-    config.stash[untimed], config.stash[news] = {}, check_versions()
+    cores, why = machine.cores()
+    about = {"data": mnist[0].name, "cores": cores, "why": why, "settings": machine.settings()}
     machine.limit_threads(cores)
     with warnings.catch_warnings(record=True) as caught:
-        import_rungs()
-    config.stash[news] += [str(warning.message).partition("\n")[0] for warning in caught]
+        about |= {"libraries": versions()} | import_rungs()
+    about["notes"] = [str(warning.message).partition("\n")[0] for warning in caught]
+    config.stash[suite], config.stash[untimed] = about, {}
     config.pluginmanager.import_plugin("ladder.fixtures")
-    about |= libraries()
-    if config.pluginmanager.has_plugin("warnings"):
-        # No news: where a check fails, nothing is timed.
-        config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
 
 
 def versions():
-    """Return ``{library: version}`` of those that are installed."""
+    """Return ``{library: version}`` of those that are installed, if they work together."""
     found = {}
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
+    numba_cuda, numpy = (Version(found.get(name, "1")) for name in ("numba-cuda", "numpy"))
+    if numba_cuda < Version("0.31") and numpy >= Version("2.5"):
+        what = f"numba-cuda {numba_cuda} doesn't work with numpy {numpy}"
+        raise pytest.UsageError(f"{what}: pip install 'numpy<2.5'")
     return found
 
 
-def check_versions():
-    """Return news of libraries that were not tried; raise UsageError for what can't work."""
-    found = {name: Version(text) for name, text in versions().items()}
-    cuda, numpy = (found.get(name, Version("0")) for name in ("numba-cuda", "numpy"))
-    if Version("0") < cuda < Version("0.31") and numpy >= Version("2.5"):
-        advice = "pip install 'numpy<2.5'"
-        raise pytest.UsageError(f"numba-cuda {cuda} doesn't work with numpy {numpy}: {advice}")
-    old = [x for x in found if x in TRIED and found[x] < Version(TRIED[x])]
-    return [f"{x} {found[x]} is older than {TRIED[x]}, the oldest that was tried" for x in old]
-
-
 def import_rungs():
+    """Import torch, Numba and the rungs, and return what a run says of them."""
     try:
         import torch
 
@@ -113,36 +86,18 @@ def import_rungs():
         os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")  # of each small product
         import numba
 
-        import beyond  # noqa: F401
+        from beyond.microkernel import LANES
+        from ladder.gpu import has_gpu
     except Exception as error:  # whoever writes a rung makes mistakes
-        place = f"{place_of(error)}: {type(error).__name__}"
-        raise pytest.UsageError(f"{place}: {error}") from None
+        root, frames = Path(__file__).parent.parent, traceback.extract_tb(error.__traceback__)
+        ours = [x for x in frames if Path(x.filename).parent in (root, root / "beyond")]
+        place = "".join(f"{x.filename}:{x.lineno}: " for x in ours[-1:])
+        raise pytest.UsageError(f"{place}{type(error).__name__}: {error}") from None
     if numba.config.DISABLE_JIT:
         raise pytest.UsageError("NUMBA_DISABLE_JIT is set: no rung could be compiled")
-
-
-def place_of(error):
-    """Return the file and the line, of this project, in which an import failed."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}"
-    root = Path(__file__).parent.parent
-    ours = {root, root / "beyond", root / "ladder"}
-    frames = traceback.extract_tb(error.__traceback__)
-    frame = [frame for frame in frames if Path(frame.filename).parent in ours][-1]
-    return f"{frame.filename}:{frame.lineno}"
-
-
-def libraries():
-    """Return what a run says of the libraries, once they are imported."""
-    import numba
-    import torch
-
-    from beyond.microkernel import LANES
-    from ladder.gpu import has_gpu
-
     threads = f"torch {torch.get_num_threads()}, numba {numba.config.NUMBA_NUM_THREADS} threads"
     gpu = {"gpu": torch.cuda.get_device_name()} if has_gpu() else {}
-    return {"simd": f"{32 * LANES}-bit SIMD", "threads": threads, "libraries": versions()} | gpu
+    return {"simd": f"{32 * LANES}-bit SIMD", "threads": threads} | gpu
 
 
 def pytest_report_header(config):
@@ -159,8 +114,7 @@ def pytest_report_header(config):
 def pytest_generate_tests(metafunc):
     """Give a test of ``rung, shape`` all rungs of its device, with their shapes or ``--shape``."""
     test, own = metafunc.definition, metafunc.config.getoption("shape")
-    given = any("rung" in mark.args[0] for mark in test.iter_markers("parametrize"))
-    if {"rung", "shape"} <= {*metafunc.fixturenames} and not given:
+    if {"rung", "shape"} <= {*metafunc.fixturenames}:
         device = "cuda" if test.get_closest_marker("cuda") else "cpu"
         rungs = [rung for rung in RUNGS.values() if rung.device == device]
         cases = [(rung.name, shape) for rung in rungs for shape in own or rung.shapes]
@@ -171,8 +125,6 @@ def pytest_generate_tests(metafunc):
 def pytest_collection_modifyitems(config, items):
     """Deselect what times nothing, instead of skipping it; and for --shape all but the ladder."""
     kept, own = items[:], config.getoption("shape")
-    if "tile" not in config.getoption("markexpr"):
-        kept = [item for item in kept if not item.get_closest_marker("tile")]
     if own or config.getoption("benchmark_only"):
         kept = [item for item in kept if "benchmark" in item.fixturenames]
     if own:
@@ -189,7 +141,7 @@ def pytest_collection_modifyitems(config, items):
 def pytest_runtest_makereport(item, call):
     """Note why a rung of the ladder was not timed."""
     report = yield
-    if getattr(item, "originalname", "") == "test_rung" and "time_rung" in item.fixturenames:
+    if {"time_rung", "rung", "shape"} <= {*getattr(item, "fixturenames", ())}:
         name, shape = (item.callspec.params[key] for key in ("rung", "shape"))
         result = Result.of(RUNGS[name], shape)
         if report.failed:
@@ -217,26 +169,34 @@ def pytest_benchmark_update_json(config, output_json):
             bench["stats"].pop("data", None)
 
 
-def summarize(config):
-    """Say once, and draw, what the run has measured, whatever else has failed."""
-    if config.stash.setdefault(summarized, False):
-        return
-    config.stash[summarized] = True
-    session, folder = config._benchmarksession, config.getoption("figures")
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session):
+    """Say at the very end, and draw, what the run has measured, whatever else has failed."""
+    config = session.config
+    try:
+        return (yield)
+    except OSError as error:  # pytest-benchmark could not write
+        say(config, f"ERROR: this run could not be saved: {error}", "red")
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+    finally:  # also if pytest-benchmark raises, as it does for a regression
+        run, reporter = measured(config), config.pluginmanager.get_plugin("terminalreporter")
+        for line, style in tables.report(run, reporter._tw.fullwidth if reporter else 100):
+            say(config, line, style)
+        for line in config.stash[suite]["notes"]:
+            say(config, f"note: {line}")
+        if folder := config.getoption("figures"):
+            say(config, draw(config, run, config.invocation_params.dir / folder))
+
+
+def measured(config):
+    """Return the `Run` up to now."""
+    session = config._benchmarksession
     found = [bench for bench in session.benchmarks if bench and not bench.has_error]
     saved = {"benchmarks": [bench.as_dict(include_data=False, flat=False) for bench in found]}
     pytest_benchmark_update_json(config, saved)
-    saved["datetime"] = datetime.now().isoformat()
-    if folder and found:
+    if found and config.getoption("figures"):  # which takes a second
         saved["machine_info"] = session.get_machine_info()
-    run, reporter = Run(saved), config.pluginmanager.get_plugin("terminalreporter")
-    columns = reporter._tw.fullwidth if reporter else 100
-    for line, style in tables.report(run, columns):
-        say(config, line, style)
-    for line in config.stash[news]:
-        say(config, f"note: {line}")
-    if folder:
-        say(config, draw(config, run, config.invocation_params.dir / folder))
+    return Run(saved | {"datetime": datetime.now().isoformat()})
 
 
 def draw(config, run, folder):
@@ -248,10 +208,8 @@ def draw(config, run, folder):
     try:
         (x_train, _), *_ = load_once(config.getoption("mnist")[0])
         seed(457428938475)
-        numbers = [rand() for _ in range(10_000)]
-        names = figures.draw_run(run, folder)
-        names += [figures.draw_lesson(x_train[0], numbers, folder)]
-        return f"drawn in {folder}: {', '.join(names)}"
+        lesson = figures.draw_lesson(folder, x_train[0], [rand() for _ in range(10_000)])
+        return f"drawn in {folder}: {', '.join([*figures.draw_run(run, folder), lesson])}"
     except Exception as error:  # the times matter more than their picture
         return f"not drawn: {type(error).__name__}: {error}".partition("\n")[0]
 
@@ -264,24 +222,3 @@ def say(config, line, style=""):
     capture = config.pluginmanager.get_plugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else nullcontext():
         print(line)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_sessionfinish(session):
-    try:
-        return (yield)
-    except OSError as error:  # pytest-benchmark could not write
-        say(session.config, f"ERROR: this run could not be saved: {error}", "red")
-        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-    finally:  # where pytest doesn't come to its summary
-        terminal = session.config.pluginmanager.has_plugin("terminalreporter")
-        if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR or not terminal:
-            summarize(session.config)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_terminal_summary(config):
-    try:
-        return (yield)
-    finally:  # also if pytest-benchmark raises, as it does for a regression
-        summarize(config)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -47,7 +46,7 @@ class Result:
     @classmethod
     def read(cls, saved, stats):
         """Return the record that `written` and pytest-benchmark saved."""
-        known = {field.name for field in fields(cls)}
+        known = {field.name for field in fields(cls)} - {*MEASURED}
         measured = {key: stats[key] for key in MEASURED if key in stats}
         return cls(**{key: saved[key] for key in saved if key in known} | measured)
 
@@ -77,21 +76,18 @@ class Run:
 
     def __init__(self, saved):
         self.saved, self.suite = saved, saved.get("suite", {})
-        self.results, self.rows, self.limits, self.others = [], [], [], []
+        self.results = [Result.read(skip, {}) for skip in saved.get("skipped", ())]
+        self.rows, self.limits = [], []
         for bench in saved["benchmarks"]:
             info, stats = bench["extra_info"], bench["stats"]
-            if "rung" in info and bench["group"] in (f"matmul {info['shape']}", "rows"):
+            if "limit" in info:
+                mark = doubt(*(stats[key] for key in MEASURED), info["waited"])
+                what = info["device"], info["limit"], info.get("way") or bench["param"]
+                rate = info["work"] / stats["median"]
+                self.limits.append(Limit(*what, info["work"], rate, mark))
+            elif "rung" in info:
                 found = self.rows if bench["group"] == "rows" else self.results
                 found.append(Result.read(info, stats))
-            elif "limit" in info:
-                way = info.get("way") or re.sub(r".*\[|\]", "", bench["name"])
-                rate, spread = info["work"] / stats["median"], (stats[key] for key in MEASURED)
-                mark = doubt(*spread, info.get("waited", 0))
-                what = info["device"], info["limit"], way, info["work"]
-                self.limits.append(Limit(*what, rate, mark))
-            elif "course" in info:
-                self.others.append((bench["name"], stats["median"], info["course"]))
-        self.results += [Result.read(skip, {}) for skip in saved.get("skipped", ())]
         self.results.sort(key=lambda result: (result.flops, result.order))
         self.shapes = list(dict.fromkeys(result.shape for result in self.timed()))
 
@@ -120,12 +116,12 @@ class Run:
         smaller operands may come from a cache.
         """
         best = {}
-        for limit in self.limits:
+        for limit in sorted(self.limits, key=lambda limit: limit.rate):
             if limit.device == result.device:
-                best[limit.kind] = max(limit, best.get(limit.kind, limit), key=lambda x: x.rate)
-        read, flops = best.get("bytes"), best.get("flops")
-        if not (read and flops):
+                best[limit.kind] = limit
+        if len(best) < 2:
             return {}
+        read, flops = best["bytes"], best["flops"]
         found = {"arithmetic": (result.flops / flops.rate, flops)}
         if result.bytes >= read.work:
             found["memory"] = (result.bytes / read.rate, read)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 SMALL, FULL = "5x784x10", "50000x784x10"
+SHAPE = re.compile(r"[1-9]\d{0,8}x[1-9]\d{0,8}x[1-9]\d{0,8}")
 
 # Fastmath flags for Numba that let LLVM reorder (and so vectorise) a sum without assuming away
 # NaN and Inf, as the whole of fastmath does.
@@ -39,6 +40,11 @@ class Rung:
 RUNGS: dict[str, Rung] = {}
 
 
+def rung_names(device, *shapes):
+    """Return the names of a device's rungs that are timed on these shapes, in the ladder's order."""
+    return [r.name for r in RUNGS.values() if r.device == device and {*shapes} <= {*r.shapes}]
+
+
 def rung(shapes=(SMALL, FULL), device="cpu", course=None, step=True):
     """Register the function below as a rung, under its own name, in the order of definition.
 
@@ -58,7 +64,7 @@ def rung(shapes=(SMALL, FULL), device="cpu", course=None, step=True):
             raise ValueError(f"two rungs are named {name}: rename one")
         if not (fn.__doc__ or "").strip():
             raise ValueError(f"{name}: a rung has a docstring that says what is new")
-        if not all(re.fullmatch(r"\d+x\d+x\d+", shape) for shape in shapes):
+        if not all(map(SHAPE.fullmatch, shapes)):
             raise ValueError(f'{name}: shapes are SMALL, FULL or "MxKxN", not {shapes}')
         if device not in ("cpu", "cuda"):
             raise ValueError(f'{name}: the device is "cpu" or "cuda", not {device!r}')

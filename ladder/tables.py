@@ -1,21 +1,17 @@
-"""The tables of runs, for a terminal and for Markdown: at a glance, and without a kernel in sight."""
+"""The tables of runs, as text: at a glance, and without a kernel in sight."""
 
 import math
-import re
 from textwrap import wrap
 
 from ladder.result import NOISY
 
 BAR = 20  # characters
-ORDER = "median", "course", "step", "vs torch", "of limit", "GFLOP/s", "GB/s", "torch calls"
-# What a narrow terminal does without, first of all the last; Markdown shows all.
+COLUMNS = "median", "course", "step", "vs torch", "of limit", "GFLOP/s", "GB/s", "torch calls"
+# What a narrow terminal does without, first of all the last.
 WANTED = "median", "vs torch", "of limit", "step", "torch calls", "course", "GFLOP/s", "GB/s"
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 # ---- Numbers as text ---------------------------------------------------------------
-
-
-PREFIXES = "T", "G", "M", "k", "", "m", "µ", "n", "p"
 
 
 def digits(value):
@@ -26,9 +22,9 @@ def digits(value):
 
 def size(value, unit):
     """Return a number with its unit: 1.5e8 bytes are "150 MB", 0.0123 s are "12.3 ms"."""
-    scales = {10.0 ** (12 - 3 * n): prefix for n, prefix in enumerate(PREFIXES)}
-    scale = next((scale for scale in scales if value >= 0.9995 * scale), min(scales))
-    return f"{digits(value / scale)} {scales[scale]}{unit}"
+    scales = zip(range(12, -15, -3), "T G M k _ m µ n p".split(), strict=True)
+    power, prefix = next((x for x in scales if value >= 0.9995 * 10 ** x[0]), (-12, "p"))
+    return f"{digits(value / 10**power)} {prefix.strip('_')}{unit}"
 
 
 def seconds(value):
@@ -101,12 +97,12 @@ def about(run, shape):
         else:
             text += f"; memory sets none, as {traffic} may stay in a cache"
         yield f"limit of the {DEVICES[device]}: {text}"
-        if max(s for s, _ in bounds.values()) > (1 + NOISY) * best.median and best.device == device:
+        if max(bounds.values())[0] > (1 + NOISY) * best.median and best.device == device:
             yield "That is faster than the limit, which something has disturbed: measure it again."
 
 
 def remarks(run):
-    """Yield what holds for all tables: rates, sums, what was not timed, and the marks."""
+    """Yield what holds for all tables: rates, the whole way, what was not timed, and the marks."""
     for device, kind in dict.fromkeys(limit[:2] for limit in run.limits):
         found = [x for x in run.limits if x[:2] == (device, kind)]
         unit, what = {"bytes": ("B/s", "reading"), "flops": ("FLOP/s", "multiply-adds")}[kind]
@@ -118,16 +114,14 @@ def remarks(run):
         ratio = digits(one[first] / one[best]) + mark(first, best)
         ends = (f"{r.rung} {seconds(one[r])}{r.doubt}" for r in (first, best))
         yield f"time per multiply-add: {', '.join(ends)}: ×{ratio} (the course: 5 million, on a GPU)"
-    for name, median, course in run.others:
-        yield f"{name.removeprefix('test_')}: {seconds(median)} (the course: {seconds(course)})"
-    untimed, reasons = {}, {}
+    shapes, rungs = {}, {}
     for result in run.results:
         if result.reason:
-            untimed.setdefault((result.rung, result.reason), []).append(result.shape)
-    for (rung, reason), shapes in untimed.items():
-        reasons.setdefault((", ".join(shapes), reason), []).append(rung)
-    for (shapes, reason), rungs in reasons.items():
-        yield f"not timed at {shapes}: {', '.join(rungs)}: {reason}"
+            shapes.setdefault((result.rung, result.reason), []).append(result.shape)
+    for (rung, reason), at in shapes.items():
+        rungs.setdefault((", ".join(at), reason), []).append(rung)
+    for (at, reason), names in rungs.items():
+        yield f"not timed at {at}: {', '.join(names)}: {reason}"
     yield from marks(run.timed())
 
 
@@ -179,7 +173,7 @@ def ladder(run, shape, columns):
 
     shown = ["median"]
     for column in WANTED[1:]:
-        more = [name for name in ORDER if name in (*shown, column)]
+        more = [name for name in COLUMNS if name in (*shown, column)]
         if any(row[column] for row in table) and len(lines(more)[0]) + BAR / 2 <= columns:
             shown = more
     header, *body = lines(shown)
@@ -199,52 +193,26 @@ def ladder(run, shape, columns):
         yield line.rstrip(), "green" if result.median == fast else ""
 
 
+def folded(lines, columns):
+    return [part for line in lines for part in wrap(line, columns, subsequent_indent="  ")]
+
+
 def report(run, columns=100):
     """Yield the lines of a run's tables as (text, style), for a terminal of so many ``columns``."""
-
-    def folded(lines, style=""):
-        for line in lines:
-            parts = wrap(line, columns, subsequent_indent="  ") or [""]
-            yield from ((part, style) for part in parts)
-
     for shape in run.shapes:
         yield from ladder(run, shape, columns)
-        yield from folded(about(run, shape), "green")
-    yield from folded([""] * bool(run.shapes) + [*remarks(run)])
-
-
-def markdown(run):
-    """Return the run's tables in Markdown, with the machine that made them."""
-    text = []
-    for shape in run.shapes:
-        columns, chapter = (shape, *ORDER, "what is new"), None
-        text += [f"| {' | '.join(columns)} |", "| --- " + "| ---: " * len(ORDER) + "| --- |"]
-        for result in run.timed(shape):
-            if result.chapter != chapter:
-                chapter = result.chapter
-                text.append(f"| **{chapter}** " + "| " * (len(ORDER) + 2))
-            row = cells(run, result) | {shape: result.rung, "what is new": result.new}
-            text.append(f"| {' | '.join(escaped(row[name]) for name in columns)} |")
-        text += ["", escaped("; ".join(about(run, shape))), ""]
-    text += [escaped("; ".join(remarks(run))), ""]
-    return "\n".join([*text, escaped(f"Measured on: {', '.join(machine(run))}")])
-
-
-def escaped(text):
-    """Return a text for Markdown, with nothing in it that Markdown would act on."""
-    return re.sub(r"([\\`*|\[\]<>&])", r"\\\1", text)
+        yield from ((line, "green") for line in folded(about(run, shape), columns))
+    yield from ((line, "") for line in ["", *folded(remarks(run), columns)])
 
 
 def side_by_side(runs):
     """Yield the lines of ``{name: run}``: a column a run, and speed-ups over the first run."""
     facts = {name: machine(run) for name, run in runs.items()}
-    shared = set.intersection(*map(set, facts.values()))
     for name, run in runs.items():
         commit = run.saved.get("commit_info") or {}
-        own = [fact for fact in facts[name] if fact not in shared]
-        if commit.get("id"):
-            own.append(f"commit {commit['id'][:8]}{' with changes' * bool(commit.get('dirty'))}")
-        yield f"{name}: {', '.join(own) or 'the same machine and versions'}"
+        own = [x for x in facts[name] if not all(x in others for others in facts.values())]
+        own += [f"commit {commit.get('id', '?')[:8]}{' with changes' * bool(commit.get('dirty'))}"]
+        yield f"{name}: {', '.join(own)}"
     for shape in dict.fromkeys(shape for run in runs.values() for shape in run.shapes):
         found = [{r.rung: r for r in run.timed(shape)} for run in runs.values()]
         rows = [(shape, *runs)]

@@ -20,6 +20,9 @@ def pytest_addoption(parser):
     parser.addoption("--shape")
 def pytest_benchmark_generate_machine_info(config):
     return {"cpu": {}}  # asking for the CPU takes longer than all the rest
+def pytest_collection_finish(session):
+    with open(LOG, "a") as log:
+        print(SIDE, session.config.getoption("--shape"), *(x.name for x in session.items), file=log)
 """
 SUITE = """
 import os, pytest
@@ -28,9 +31,10 @@ now = 0
 @pytest.mark.benchmark(timer=lambda: now)  # a clock which no load of the machine disturbs
 @pytest.mark.parametrize("name", TIMES)
 def test_sleep(benchmark, name):
+    rounds = iter([2, 1])  # the shortest counts
     def sleep():
         global now
-        now += TIMES[name]
+        now += TIMES[name] * next(rounds)
     benchmark.pedantic(sleep, rounds=2)
 """
 SIX = [1.0, 1.01, 1.02, 1.0, 1.01, 9.0]  # something has disturbed the last one
@@ -61,12 +65,15 @@ def project(tmp_path, monkeypatch):
         "GIT_CEILING_DIRECTORIES": str(tmp_path), "TMPDIR": str(tmp_path),
     }.items():  # fmt: skip
         monkeypatch.setenv(key, value)
-    (path / "conftest.py").write_text(CONFTEST)
     (path / "pytest.ini").write_text("[pytest]\naddopts = -p no:hypothesispytest\n")  # for speed
     (path / ".gitignore").write_text(".benchmarks\n__pycache__\n")
+    (path / ".benchmarks").mkdir()
     git("init", "-q")
-    for times in {"changes": 4, "steady": 4, "goes": 1}, {"changes": 12, "steady": 4, "comes": 1}:
-        (path / "test_it.py").write_text(SUITE % times)
+    times = {"changes": 4, "steady": 4, "goes": 1}, {"changes": 12, "steady": 4.16, "comes": 1}
+    for side, suite in zip("AB", times, strict=True):
+        log = f"SIDE, LOG = {side!r}, {str(path / '.benchmarks/log')!r}"
+        (path / "conftest.py").write_text(log + CONFTEST)
+        (path / "test_it.py").write_text(SUITE % suite)
         git("add", ".")
         git("-c", "user.name=A", "-c", "user.email=a@b.c", "commit", "-qm", "A commit")
     return path
@@ -79,67 +86,61 @@ def state(project):
     return said, sorted(project.parent.iterdir())
 
 
-def start(*args):
-    command = [sys.executable, "-m", "ladder", "compare", *args]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def run(*args):
-    """Return the exit status, the lines of the output without their padding, and the errors."""
-    child = start(*args)
-    output, errors = child.communicate()
-    return child.returncode, [" ".join(line.split()) for line in output.splitlines()], errors
-
-
 def test_slower(project, monkeypatch, capsys):
-    """pytest-benchmark's own comparison finds the runs."""
+    """What is clear after four processes of each side goes on no more; pytest-benchmark finds them."""
     before = state(project)
     monkeypatch.setattr(compare, "BLOCK", 2)
-    monkeypatch.setattr(compare, "CONFIRMED", 3)
-    assert (compare.main(["HEAD~1", "HEAD"]), state(project)) == (1, before)
+    args = "HEAD~1", "HEAD", "-k", "changes or steady or comes", "--shape=1x2x3"
+    assert (compare.main(args), state(project)) == (1, before)
     output, errors = capsys.readouterr()
     assert [" ".join(line.split()) for line in output.splitlines()] == [
         "benchmark base new speed at least at most verdict",
-        "test_sleep[steady] 4.00 s 4.00 s ×1.00 ×1.00 ×1.00 same",
+        "test_sleep[steady] 4.00 s 4.16 s ÷1.04 ÷1.04 ÷1.04 same",
         "test_sleep[changes] 4.00 s 12.0 s ÷3.00 ÷3.00 ÷3.00 slower",
-        "test_sleep[goes]: only in base (HEAD~1)",
         "test_sleep[comes]: only in new (HEAD)",
         "×2 is twice as fast as base, ÷2 half as fast",
         "1 same, 0 unclear, 0 faster, 1 slower",
     ]
-    assert re.search(r"3 benchmarks: \d+ s, or \d+ s if unclear", errors)
-    assert compare.main(["HEAD", "HEAD~1", "-k", "changes"]) == 0
-    assert "1 faster, 0 slower" in capsys.readouterr().out
-    command = [sys.executable, "-m", "pytest_benchmark", "compare", "0001", "0008"]
+    assert re.search(r"2 benchmarks: \d+ s, or \d+ s if unclear", errors)
+    ran = Path(".benchmarks/log").read_text().splitlines()
+    assert "".join(line[0] for line in ran) == "ABBA" * 3
+    assert ran[0] == "A 1x2x3 test_sleep[changes] test_sleep[steady]"
+    assert {line[2:] for line in ran[8:]} == {"1x2x3 test_sleep[changes]"}
+    command = [sys.executable, "-m", "pytest_benchmark", "compare", "0001", "0012"]
     assert subprocess.check_output(command, text=True).count("test_sleep[changes]") == 2
 
 
 def test_working_tree(project, monkeypatch, capsys):
     """Left out, NEW is the working tree; it stays as it is."""
-    (project / "test_it.py").write_text(SUITE % {"changes": 12, "new": 1})
+    (project / "test_it.py").write_text(SUITE % {"changes": 4, "new": 1})
     before = state(project)
     monkeypatch.setattr(compare, "BLOCK", 2)
-    status = compare.main(["HEAD", "-k", "changes or new", "--max-runs=2"])
-    assert (status, state(project)) == (0, before)
+    monkeypatch.setattr(compare, "CONFIRMED", 2)
+    assert compare.main(["HEAD", "-k", "changes or new", "--threshold=9"]) == 0
+    assert state(project) == before
     output = " ".join(capsys.readouterr().out.split())
-    assert "test_sleep[changes] 12.0 s 12.0 s ×1.00 ×1.00 ×1.00 unclear" in output
+    assert "test_sleep[changes] 12.0 s 4.00 s ×3.00 ×3.00 ×3.00 faster" in output
     assert "test_sleep[new]: only in new (working tree)" in output
 
 
 CANNOT = {
-    "no commit": (["no-such"], "pass", "no-such: there is no such commit"),
+    "no commit": (["no-such"], "pass", "bad revision 'no-such'"),
     "option": (["HEAD", "--threshold=much"], "pass", "invalid float value: 'much'"),
     "selection": (["HEAD", "HEAD", "-k", "nothing"], "pass", "-k 'nothing' selects none"),
     "suite": (["HEAD"], "assert 0", r"suite fails in new \(working tree\), (.|\n)*assert 0"),
     "untracked": (["HEAD"], "file", r"git add them: \['test_new.py'\]"),
     "crash": (["HEAD"], "crash", "Traceback(.|\n)*ZeroDivisionError"),
+    "SIGINT": (["HEAD"], "pass", "stopped: this is what there is so far"),
+    "SIGHUP": (["HEAD"], "pass", "stopped: this is what there is so far"),
 }
 
 
 @pytest.mark.parametrize("case", CANNOT)
-def test_cannot_compare(project, case, monkeypatch):
+def test_cannot_compare(project, case):
     """The status is 2, also for a crash: 1 would say that something is slower."""
     args, spoil, message = CANNOT[case]
+    if "SIG" in case and os.name == "nt":
+        pytest.skip("Windows has no such signals")
     if spoil == "crash":
         (project / "argparse.py").write_text("1 / 0")  # where it looks for modules first
     elif spoil == "file":
@@ -147,19 +148,12 @@ def test_cannot_compare(project, case, monkeypatch):
     else:
         (project / "test_it.py").write_text(SUITE.replace("now +=", f"{spoil}; now +=") % {"x": 1})
     before = state(project)
-    status, lines, errors = run(*args)
-    assert (status, lines, state(project)) == (2, [], before)
-    assert re.search(message, errors)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
-def test_stopped(project, name):
-    before = state(project)
-    child = start("HEAD~1", "HEAD")
-    assert "benchmarks: " in child.stderr.readline()
-    time.sleep(0.1)
-    child.send_signal(getattr(signal, name))
+    command = [sys.executable, "-m", "ladder", "compare", *args]
+    child = subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
+    if "SIG" in case:
+        assert "benchmarks: " in child.stderr.readline()
+        time.sleep(0.1)
+        child.send_signal(getattr(signal, case))
     output, errors = child.communicate()
     assert (child.returncode, state(project)) == (2, before)
-    assert "stopped: this is what there is so far" in errors and "Traceback" not in errors
+    assert re.search(message, errors) and ("Traceback" in errors) == (case == "crash")

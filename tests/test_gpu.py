@@ -1,14 +1,20 @@
-"""The GPU's rungs beyond the course: each cell is stored once, and wrong operands are refused."""
+"""The GPU's rungs beyond the course: what the simulator and the compiler can show of them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-import ladder.gpu
-import ladder.launch
+from beyond import launch
 from beyond.gpu import cell_kernel
+from ladder.gpu import SIMULATED
 from ladder.rungs import RUNGS
 
-pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("gpu")]
 
 BY_ADDRESS = [name for name, rung in RUNGS.items() if rung.fn.__module__ == "beyond.gpu"]
 
@@ -18,6 +24,9 @@ class Watched:
 
     def __init__(self, array):
         self.array, self.stored = array, []
+
+    def ravel(self):
+        return self
 
     def __getitem__(self, index):
         first, end = (index.start, index.stop) if isinstance(index, slice) else (index, index + 1)
@@ -30,39 +39,70 @@ class Watched:
         self.stored.append(index)
 
 
-@pytest.mark.skipif(not ladder.gpu.SIMULATED, reason="for Numba's simulator only")
-@pytest.mark.parametrize("shape", ["19x12x11", "37x5x21"])
+@pytest.mark.skipif(not SIMULATED, reason="for Numba's simulator only")
 @pytest.mark.parametrize("rung", BY_ADDRESS)
-def test_each_cell_is_stored_once(monkeypatch, rung, shape):
+def test_each_cell_is_stored_once(monkeypatch, rung):
     """By one thread of all: what two of them store might differ, and takes twice the time."""
     from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
-    operands, shared_array = [], FakeCUDAShared.array
+    operands, array, shared_array = [], torch.Tensor.numpy, FakeCUDAShared.array
 
     def watched(tensor):
-        operands.append(Watched(tensor.numpy().reshape(-1)))
+        operands.append(Watched(array(tensor).ravel()))
         return operands[-1]
 
-    monkeypatch.setattr(ladder.launch, "flat_array", watched)
+    monkeypatch.setattr(torch.Tensor, "numpy", watched)
     monkeypatch.setattr(FakeCUDAShared, "array", lambda *args: Watched(shared_array(*args)))
-    m, k, n = map(int, shape.split("x"))
-    RUNGS[rung].fn(torch.ones(m, k), torch.ones(k, n))
-    assert [sorted(array.stored) for array in operands] == [[], [], list(range(m * n))]
+    for m, k, n in (9, 12, 11), (18, 5, 3):
+        operands.clear()
+        RUNGS[rung].fn(torch.ones(m, k), torch.ones(k, n))
+        assert [sorted(array.stored) for array in operands] == [[], [], list(range(m * n))]
 
 
 A, B = torch.ones(2, 3), torch.ones(3, 4)
 
 
-@pytest.mark.parametrize(
-    "a, b, simulated, reason",
-    [
-        (A.double(), B.double(), True, "not float32"),
-        (A, A, True, "not float32 tensors of shapes"),
-        (A, B, False, "not on one GPU: cpu, cpu"),
-    ],
-    ids=["dtype", "shapes", "device"],
-)
-def test_what_an_address_does_not_tell(monkeypatch, a, b, simulated, reason):
-    monkeypatch.setattr(ladder.launch, "SIMULATED", simulated)
-    with pytest.raises(ValueError, match=reason):
-        ladder.launch.launch(cell_kernel, a, b, 1, 1)
+@pytest.mark.parametrize("a, b, simulated", [
+    (A.double(), B.double(), True), (A, B.double(), True), (A, A, True), (A, B, False),
+])  # fmt: skip
+def test_what_an_address_does_not_tell(monkeypatch, a, b, simulated):
+    monkeypatch.setattr(launch, "SIMULATED", simulated)
+    with pytest.raises(
+        ValueError, match="takes float32 tensors of shapes .* on one GPU, not torch."
+    ):
+        launch.launch(cell_kernel, a, b, 1, 1)
+
+
+COMPILE = """
+import json
+from types import SimpleNamespace
+from numba import cuda, float32
+from numba.cuda import dispatcher
+import kernels
+from beyond import gpu
+from beyond.launch import ADDRESSES
+ptx, target, arrays = {}, (8, 0), (float32[:, ::1],) * 3
+# A kernel's device functions are compiled for the current device; there is none.
+dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=target)
+for name, kernel in (vars(kernels) | vars(gpu)).items():
+    if isinstance(kernel, dispatcher.CUDADispatcher) and name.endswith("_kernel"):
+        takes = arrays if name == "matmul_kernel" else ADDRESSES
+        ptx[name], _ = cuda.compile_ptx(kernel.py_func, takes, cc=target)
+print(json.dumps(ptx))
+"""
+
+
+def test_compiles():
+    """Compiled in a process without the simulator: no sum is in memory, none is float64 beyond the
+    course's, loads are wide and copies asynchronous where a rung says so."""
+    env = os.environ | {"NUMBA_ENABLE_CUDASIM": "0"}
+    command, folder = [sys.executable, "-c", COMPILE], Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    if "NvvmSupportError" in done.stderr:
+        pytest.skip("there is no libNVVM")
+    assert done.returncode == 0, done.stderr
+    ptx = json.loads(done.stdout)
+    assert [name for name in ptx if "__local_depot" in ptx[name]] == []
+    assert [name for name in ptx if ".f64" in ptx[name]] == ["matmul_kernel", "cell_kernel"]
+    assert "ld.global.v4.f32" in ptx["vector_kernel"] and "ld.global.v4.f32" in ptx["reduce_kernel"]
+    assert "cp.async.cg.shared.global" in ptx["async_kernel"]

@@ -10,91 +10,86 @@ import pytest
 
 from ladder import tables
 from ladder.figures import draw_run
-from ladder.result import Run
-from ladder.rungs import FULL, SMALL
+from ladder.result import Result, Run
+from ladder.rungs import FULL, SMALL, Rung
 
 ROOT = Path(__file__).parent.parent
+COURSE = "the course"
 
 
-def rung(order, name, shape, median, iqr=0.0, rounds=5, group="matmul {}", **info):
-    m, k, n = map(int, shape.split("x"))
-    info = {"device": "cpu", "chapter": "the course", "new": f"{name} is new."} | info
-    info |= {"rung": name, "shape": shape, "order": order, "flops": 2 * m * k * n}
-    info["bytes"] = 4 * (m * k + k * n + m * n)
-    stats = {"median": median, "iqr": iqr, "rounds": rounds, "min": median}
-    return {"name": name, "group": group.format(shape), "stats": stats, "extra_info": info}
+def rung(order, name, shape, median, group="matmul {}", **info):
+    """A saved benchmark of a rung, timed in five rounds that don't differ."""
+    stats = {"median": median, "iqr": 0.0, "rounds": 5}
+    stats |= {key: info.pop(key) for key in stats.keys() & info}
+    new = Rung(name, lambda a, b: None, (), order=order, chapter=COURSE)
+    new.fn.__doc__ = f"{name} is new."
+    saved = Result.of(new, shape).written() | info
+    return {"group": group.format(shape), "stats": stats, "extra_info": saved}
 
 
-def limit(way, kind, work, device="cpu"):
-    info = {"limit": kind, "device": device, "work": work}
-    name = f"test_limit[{way}]"
-    return {
-        "name": name,
-        "group": "limit",
-        "stats": {"median": 1e-3, "iqr": 0, "rounds": 9},
-        "extra_info": info,
-    }
+def limit(way, kind, work, device="cpu", median=1e-3):
+    info = {"limit": kind, "device": device, "way": way, "work": work, "waited": 0}
+    return {"group": "", "stats": {"median": median, "iqr": 0, "rounds": 9}, "extra_info": info}
 
 
-BEYOND = {"chapter": "beyond the course"}
+BEYOND = {"chapter": "beyond the course", "iqr": 1e-3}
 GPU = {"chapter": "the course, on the GPU", "device": "cuda"}
-BENCHES = [  # a CPU that reads 40 GB/s and does 200 GFLOP/s, and a GPU; out of order
-    rung(7, "matmul_last", FULL, 5e-3, iqr=1e-3, **BEYOND),
-    rung(2, "matmul_torch", FULL, 30e-3, course=15.5e-3, before="matmul_dot"),
-    rung(6, "matmul_next", FULL, 5.2e-3, iqr=1e-3, before="matmul_torch", **BEYOND),
-    rung(1, "matmul_dot", SMALL, 50e-6, before="matmul_loops"),
-    rung(0, "matmul_loops", SMALL, 0.4, rounds=1, course=0.416, calls=431_201),
-    rung(2, "matmul_torch", SMALL, 8e-6, before="matmul_skipped", calls=1),
-    rung(3, "matmul_cuda", FULL, 100e-6, **GPU),
-    rung(7, "matmul_last", FULL, 5e-3, iqr=1e-3, group="rows"),
-    rung(7, "matmul_last", SMALL, 5e-7, group="rows"),
-    *(limit("sum", "bytes", 30e6), limit("max", "bytes", 40e6), limit("@", "flops", 200e6)),
-    *(limit("sum", "bytes", 4e9, "cuda"), limit("@", "flops", 60e9, "cuda")),
-    {"name": "test_randn", "group": "", "stats": {"median": 2e-5}, "extra_info": {"course": 9e-5}},
-]
-SKIPS = [
-    rung(4, name, SMALL, 0)["extra_info"] | {"reason": "no GPU"}
-    for name in ("matmul_x", "matmul_y")
-]
-INFO = {"cpu": {"brand_raw": "A CPU", "family": 25, "model": 1}, "system": "Linux"}
+SAVED = {  # of a CPU that reads 40 GB/s and does 200 GFLOP/s, and a GPU; out of order
+    "benchmarks": [
+        rung(7, "last", FULL, 5e-3, before="next", **BEYOND),
+        rung(2, "matmul_torch", FULL, 30e-3, course=15.5e-3, before="dot"),
+        rung(6, "next", FULL, 5.2e-3, before="matmul_torch", **BEYOND),
+        rung(1, "dot", SMALL, 50e-6, before="matmul_loops"),
+        rung(0, "matmul_loops", SMALL, 0.4, rounds=1, course=0.416, calls=431_201),
+        rung(2, "matmul_torch", SMALL, 8e-6, before="skipped", calls=1),
+        rung(8, "cuda", FULL, 100e-6, **GPU),
+        rung(7, "last", FULL, 5e-3, group="rows"),
+        rung(7, "last", SMALL, 5e-7, group="rows", waited=1),
+        *(limit("sum", "bytes", 30e6), limit("max", "bytes", 40e6), limit("@", "flops", 200e6)),
+        *(limit("sum", "bytes", 1e8, "cuda", 25e-6), limit("@", "flops", 60e9, "cuda")),
+    ],
+    "skipped": [
+        rung(4, name, shape, 0)["extra_info"] | {"reason": "no {GPU}"}
+        for name in ("x", "y") for shape in (SMALL, FULL)
+    ],
+    "machine_info": {"cpu": {"brand_raw": "A CPU", "family": 25, "model": 1}, "system": "Linux"},
+    "suite": {"simd": "256-bit SIMD", "settings": {"NUMBA_OPT": "0"}, "data": "x.gz"},
+    "datetime": "2026-01-02T03:04:05",
+}  # fmt: skip
 
 
 @pytest.fixture
 def saved():
-    machine = INFO | {"python_version": "3.11"}
-    suite = {"simd": "256-bit SIMD", "settings": {"NUMBA_OPT": "0"}, "data": "x.gz"}
-    saved = {"benchmarks": BENCHES, "skipped": SKIPS, "machine_info": machine, "suite": suite}
-    return copy.deepcopy(saved | {"datetime": "2026-01-02T03:04:05"})
+    return copy.deepcopy(SAVED)
 
 
-def words(run, columns=200):
-    """Return ``{first word: the other words}`` of each line, by shape."""
-    lines = [line.split() for line, _ in tables.report(run, columns) if line]
-    return {(line[0], line[1]): line[1:] for line in lines if len(line) > 1}
+def shown(saved, columns=200):
+    return "\n".join(line for line, _ in tables.report(Run(saved), columns))
 
 
-def test_table(saved):
+SAID = [
+    "5x784x10 median course step vs torch of limit GFLOP/s GB/s torch calls speed",
+    "matmul_loops 400 ms* 416 ms ÷50,000* 0.0000980% 0.000196 0.000118 431,201 matmul_loops is",
+    "dot 50.0 µs ×8,000* ÷6.25 0.784% 1.57 0.945 dot is new.",
+    "matmul_torch 8.00 µs 4.90% 9.80 5.91 1 matmul_torch is new.",
+    "fastest at 5x784x10: matmul_torch, 8.00 µs limit",
+    "take 392 ns at 200 GFLOP/s; memory sets none, as 47.2 kB may stay in a cache",
+    "matmul_torch 30.0 ms 15.5 ms 13.2% 26.1 5.29 matmul_torch is new. -- beyond the course -",
+    "next 5.20 ms? ×5.77? ×5.77? 76.4% 151 30.5 next is new.",
+    "last 5.00 ms? ≈1 ×6.00? 79.4% 157 31.8 last is new. -- the course, on the GPU -",
+    "cuda 100 µs 39.7% 7,840 1,590 cuda is new. fastest at 50000x784x10: cuda, 100 µs limit",
+    "784 MFLOP take 3.92 ms at 200 GFLOP/s, 159 MB 3.97 ms at 40.0 GB/s: memory binds",
+    "reading on the CPU: sum 30.0 GB/s, max 40.0 GB/s multiply-adds",
+    "time per multiply-add: matmul_loops 10.2 µs*, cuda 0.255 ps: ×40,000,000* (the course: 5 m",
+    f"not timed at {SMALL}, {FULL}: x, y: no {{GPU}} ? noisy",
+    "* a single round",
+]
+
+
+def test_report(saved):
     """Each number says what it is: marks stand wherever a doubtful time goes."""
-    text = "\n".join(line for line, _ in tables.report(Run(saved), 200))
-    found = words(Run(saved))
-    assert found["matmul_loops", "400"][:4] == ["400", "ms*", "416", "ms"]
-    assert "÷50,000*" in found["matmul_loops", "400"] and "431,201" in found["matmul_loops", "400"]
-    assert "×8,000*" in found["matmul_dot", "50.0"]  # a step over the rung before it
-    assert not any("×6.25" in word for word in found["matmul_torch", "8.00"])  # which was skipped
-    assert found["matmul_torch", "30.0"][2:4] == ["15.5", "ms"]
-    assert "×6.00?" in found["matmul_last", "5.00"] and "79.4%" in found["matmul_last", "5.00"]
-    assert "×" not in "".join(found["matmul_cuda", "100"])  # there is no torch on this GPU
-    assert "-- beyond the course" in text and "-- the course, on the GPU" in text
-    assert (
-        "784 MFLOP take 3.92 ms at 200 GFLOP/s, 159 MB 3.97 ms at 40.0 GB/s: memory binds" in text
-    )
-    assert "take 392 ns at 200 GFLOP/s; memory sets none, as 47.2 kB may stay in a cache" in text
-    assert "fastest at 50000x784x10: matmul_cuda, 100 µs" in text
-    assert "reading on the CPU: sum 30.0 GB/s, max 40.0 GB/s" in text
-    assert "×40,000,000* (the course: 5 million, on a GPU)" in text
-    assert "randn: 20.0 µs (the course: 90.0 µs)" in text
-    assert f"not timed at {SMALL}: matmul_x, matmul_y: no GPU" in text
-    assert "? noisy" in text and "* a single round" in text
+    text = " ".join(shown(saved).replace("█", "").split())
+    assert [line for line in SAID if line not in text] == []
 
 
 @pytest.mark.parametrize("last, mark", [
@@ -104,23 +99,18 @@ def test_marks(last, mark):
     assert Run({"benchmarks": [rung(0, "last", FULL, 5e-3, **last)]}).timed()[0].doubt == mark
 
 
-def test_no_step_within_the_spread(saved):
-    saved["benchmarks"][0]["extra_info"]["before"] = "matmul_next"
-    assert "≈1" in words(Run(saved))["matmul_last", "5.00"]
-
-
 @pytest.mark.parametrize("columns", [40, 60, 80, 100, 140, 200])
 def test_tables_fit_the_terminal(saved, columns):
     """The name and the time are always there, what is new only where there is room."""
-    lines = [line for line, _ in tables.report(Run(saved), columns)]
+    lines = shown(saved, columns).splitlines()
     assert max(map(len, lines)) <= columns
-    assert any(line.startswith("matmul_last") and "5.00 ms?" in line for line in lines)
-    assert any("matmul_last is new." in line for line in lines) == (columns > 100)
+    assert any(line.startswith("last") and "5.00 ms?" in line for line in lines)
+    assert any("last is new." in line for line in lines) == (columns > 100)
 
 
 def test_without_limits_nothing_is_claimed(saved):
-    saved["benchmarks"] = [b for b in saved["benchmarks"] if b["group"] != "limit"]
-    text = "\n".join(line for line, _ in tables.report(Run(saved), 200))
+    saved["benchmarks"] = [b for b in saved["benchmarks"] if "limit" not in b["extra_info"]]
+    text = shown(saved)
     assert "%" not in text.replace("10%", "") and "limit of the CPU: not measured" in text
 
 
@@ -131,50 +121,47 @@ def test_numbers():
     assert tables.size(157e6, "B") == "157 MB" and tables.size(999, "B") == "999 B"
 
 
-def command(*args, **env):
+def command(*args):
     code = "import sys, runpy; sys.modules['torch'] = None; "
     code += "runpy.run_module('ladder', run_name='__main__')"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)], cwd=ROOT, capture_output=True, text=True,
-        env={"PATH": "", "PYTHONIOENCODING": "ascii"} | env,
-    )  # fmt: skip
+    command, env = [sys.executable, "-c", code, *args], {"PATH": "", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
 
 def test_command_without_torch(saved, tmp_path):
-    """Of one run: tables, pictures, README; of two: side by side; and a clear error."""
-    one, two, wrong, readme = (tmp_path / name for name in ("1.json", "2.json", "w", "README.md"))
-    one.write_text(json.dumps(saved))
+    """Of one run: tables, pictures, README; of more, side by side; and a clear error."""
+    readme, one, two, three, wrong = (str(tmp_path / name) for name in ("R", "1", "2", "3", "w"))
+    Path(one).write_text(json.dumps(saved))
     saved["benchmarks"][5]["stats"]["median"] = 4e-6
-    saved["suite"]["settings"] = {}
-    two.write_text(json.dumps(saved))
-    wrong.write_text("{}")
-    readme.write_text("Before\n<!-- ladder: begin -->\nold\n<!-- ladder: end -->\nAfter\n")
-    status, output, errors = command(one, "--readme", readme, "--figures", tmp_path / "drawn")
-    assert (status, errors) == (0, "") and "A CPU, family 25, model 1, 256-bit SIMD" in output
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith("Before\n<!-- ladder: begin -->\n| 5x784x10 | median |")
-    assert text.endswith("<!-- ladder: end -->\nAfter\n") and "old" not in text
-    assert "| matmul\\_torch" not in text and "| **beyond the course** " in text
-    assert len(list((tmp_path / "drawn").iterdir())) == 2
+    saved["suite"]["settings"], saved["commit_info"] = {}, {"id": "0123456789", "dirty": True}
+    Path(two).write_text(json.dumps(saved))
     saved["benchmarks"] = [b for b in saved["benchmarks"] if FULL not in b["group"]]
-    two.write_text(json.dumps(saved))
-    status, output, errors = command(one, two)  # which lacks a shape
-    assert (status, errors) == (0, "") and "1: NUMBA_OPT=0" in output
-    assert "2: the same machine and versions" in output and "4.00 us x2.00" in output
-    assert "400 ms* x1.00" not in output  # the same number is no speed-up
+    Path(three).write_text(json.dumps(saved))
+    Path(wrong).write_text("{}")
+    Path(readme).write_text("Before\n<!-- ladder: begin -->\nold\n<!-- ladder: end -->\nAfter\n")
+    status, output, errors = command(one, "--readme", readme, "--figures", f"{tmp_path}/drawn")
+    assert (status, errors) == (0, "") and "A CPU, family 25, model 1, 256-bit SIMD" in output
+    text = Path(readme).read_text(encoding="utf-8")
+    assert text.startswith("Before\n<!-- ladder: begin -->\n```text\n5x784x10 ")
+    assert text.endswith("\n```\n<!-- ladder: end -->\nAfter\n") and "old" not in text
+    assert len(list((tmp_path / "drawn").iterdir())) == 2
+    status, output, errors = command(one, two, three)
+    assert (status, errors) == (0, "") and "1: NUMBA_OPT=0, commit ?\n" in output
+    assert "2: commit 01234567 with changes" in output
+    rows = [" ".join(line.split()) for line in output.splitlines()]
+    assert "matmul_torch 8.00 us 4.00 us x2.00 4.00 us x2.00" in rows
+    assert (
+        "last 5.00 ms? 5.00 ms? ~1" in rows and "matmul_loops 400 ms* 400 ms* ~1 400 ms* ~1" in rows
+    )
     status, output, errors = command(wrong)
     assert (status, output) == (2, "") and "w: not a run of this suite" in errors
 
 
-def test_the_saved_runs_of_this_project():
+def test_pictures(saved, tmp_path, monkeypatch):
+    """A picture shows what there is, and none is drawn of nothing; those of results/ can be read."""
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    assert draw_run(Run(saved), tmp_path) == ["ladder.png", "rows.png"]
+    assert draw_run(Run(saved | {"benchmarks": []}), tmp_path) == []
     for path in (ROOT / "results").glob("*.json"):
         assert Run.load(path).shapes == [SMALL, FULL]
-
-
-def test_pictures(saved, tmp_path, monkeypatch):
-    """A picture shows what there is, and none is drawn of nothing."""
-    assert draw_run(Run(saved), tmp_path) == ["ladder.png", "rows.png"]
-    monkeypatch.setenv("MPLBACKEND", "nonsense")
-    assert draw_run(Run(saved | {"benchmarks": BENCHES[:2]}), tmp_path) == ["ladder.png"]
-    assert draw_run(Run(saved | {"benchmarks": []}), tmp_path) == []

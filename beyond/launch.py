@@ -10,35 +10,47 @@ from functools import cache, lru_cache
 import torch
 from numba import cuda, float32, int64, types
 
-from ladder.gpu import SIMULATED, core
+from beyond.cpu import refuse
+from ladder.gpu import SIMULATED
+
+try:
+    import numba_cuda
+    from cuda import core
+except ImportError:
+    numba_cuda = None  # and numba.cuda is Numba's own
 
 # What such a kernel takes: the addresses of a, b and c, then M, K and N.
 ADDRESSES = (types.CPointer(float32),) * 3 + (int64,) * 3
-HERE = nullcontext()
+
+
+@cache
+def has_ampere(gpu):
+    """Return whether GPU number ``gpu`` has TF32 and asynchronous copies, as simulators (-1) do."""
+    return gpu < 0 or torch.cuda.get_device_capability(gpu) >= (8, 0)
 
 
 def on(gpu):
     """Return a context in which GPU number ``gpu`` is the current one; -1 is the simulator."""
-    return HERE if gpu < 0 or gpu == torch.cuda.current_device() else torch.cuda.device(gpu)
+    here = gpu < 0 or gpu == torch.cuda.current_device()
+    return nullcontext() if here else torch.cuda.device(gpu)
 
 
 def launch(kernel, a, b, blocks, threads, shared=0):
     """Return c = a @ b from a kernel of `ADDRESSES`, launched in torch's current stream.
 
-    ``shared`` is the shared memory of a block in bytes. The simulator passes 1-D arrays for
-    addresses. Raises ValueError for what an address can't tell: another dtype, shape or device.
+    ``shared`` is the shared memory of a block in bytes. Raises ValueError for what an address
+    can't tell: another dtype, shape or device; ImportError without numba-cuda.
     """
     gpu, (m, k), (rows, n) = a.get_device(), a.shape, b.shape
-    if not (a.dtype == b.dtype == torch.float32 and k == rows):
-        raise ValueError("not float32 tensors of shapes (M, K) and (K, N)")
-    if gpu != b.get_device() or (gpu < 0) != SIMULATED:
-        raise ValueError(f"not on one GPU: {a.device}, {b.device}")
+    right = k == rows and a.dtype == b.dtype == torch.float32 and gpu == b.get_device()
+    if not right or (gpu < 0) != SIMULATED:
+        refuse(a, b, "one GPU")
     a, b = a.contiguous(), b.contiguous()
     c = a.new_empty(m, n) if k else a.new_zeros(m, n)
     if not (m and k and n):
         return c
     if SIMULATED:
-        kernel[blocks, threads, 0, shared](*map(flat_array, (a, b, c)), m, k, n)
+        kernel[blocks, threads, 0, shared](*(x.numpy().ravel() for x in (a, b, c)), m, k, n)
         return c
     with on(gpu):
         core.launch(
@@ -48,10 +60,6 @@ def launch(kernel, a, b, blocks, threads, shared=0):
             *(a.data_ptr(), b.data_ptr(), c.data_ptr(), m, k, n),
         )
     return c
-
-
-def flat_array(tensor):
-    return tensor.numpy().reshape(-1)
 
 
 @cache
@@ -64,11 +72,18 @@ def launch_config(blocks, threads, shared):
     return core.LaunchConfig(grid=blocks, block=threads, shmem_size=shared)
 
 
+def compiled(kernel):
+    """Return the kernel as compiled for `ADDRESSES` and the current GPU."""
+    if not numba_cuda:
+        raise ImportError("addresses need numba-cuda: install requirements-cuda.txt")
+    return kernel.compile(ADDRESSES)
+
+
 @cache
 def loaded(kernel, gpu):
-    """Return the kernel as compiled for `ADDRESSES`, and loaded to GPU number ``gpu``."""
+    """Return the kernel's function as it is loaded to GPU number ``gpu``."""
     with on(gpu):
-        return kernel.compile(ADDRESSES).library.get_cufunc()
+        return compiled(kernel).library.get_cufunc()
 
 
 @cache
@@ -85,10 +100,4 @@ def resident_blocks(kernel, gpu, threads, shared):
 
             name = binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             driver.cuKernelSetAttribute(name, most, loaded(kernel, gpu).handle, gpu)
-        return kernel.compile(ADDRESSES).max_cooperative_grid_blocks(threads, shared)
-
-
-@cache
-def has_ampere(gpu):
-    """Return whether GPU number ``gpu`` has TF32 and asynchronous copies, as simulators (-1) do."""
-    return gpu < 0 or torch.cuda.get_device_capability(gpu) >= (8, 0)
+        return compiled(kernel).max_cooperative_grid_blocks(threads, shared)
