@@ -9,11 +9,10 @@ from fastcore.test import test_close as close
 import beyond  # noqa: F401
 from kernels import launch_kernel, matmul_and_copy, matmul_cell
 from ladder.gpu import has_gpu, on_gpu
-from ladder.product import Product
 from ladder.rungs import RUNGS, SMALL, rung_names
 from ladder.timing import call_or_skip
 
-pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("gpu")]
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]
 GPU = rung_names("cuda")
 needs_gpu = pytest.mark.skipif(not has_gpu(), reason="there is no GPU to time")
 
@@ -38,16 +37,7 @@ def test_copies(m1, m2, t1):
     assert r.dtype == "float64"
 
 
-# ---- Correctness: all cells at once, on the GPU or in a simulator -------------------
-
-
-@pytest.mark.parametrize("first", [1, 2, 4])
-@pytest.mark.parametrize("rung", GPU[-4:])
-def test_rows_that_are_not_aligned(rung, first):
-    """128-bit loads and copies need rows that begin at a multiple of 16 bytes."""
-    a = Product.random("1x44x1").a.flatten()[first : first + 40].reshape(5, 8)
-    product = Product(a, torch.ones(8, 3))
-    product.check(call_or_skip(RUNGS[rung].fn, *on_gpu(a, product.b)))
+# ---- Correctness (what any operands show is in tests/test_properties.py) -----------
 
 
 @needs_gpu

@@ -11,19 +11,15 @@ def main(argv):
     from pathlib import Path
     from shutil import get_terminal_size
 
-    from ladder import compare, figures, tables
+    from ladder import compare, tables
     from ladder.result import Run
 
     if argv[:1] == ["compare"]:
         return compare.main(argv[1:])
-    parser = argparse.ArgumentParser(
-        prog="python -m ladder",
-        description="Show runs that pytest-benchmark saved: the ladder of one, or several side by "
-        "side. `python -m ladder compare --help` compares two commits.",
-    )
+    about = "The ladder of a saved run, or of several side by side. For commits: compare --help."
+    parser = argparse.ArgumentParser(prog="python -m ladder", description=about)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a file of --benchmark-json")
-    parser.add_argument("--figures", metavar="DIR", help="draw the first run into this folder")
-    parser.add_argument("--readme", metavar="FILE", help="put its tables between the markers there")
+    parser.add_argument("--readme", metavar="FILE", help="put the first between its markers")
     args = parser.parse_args(argv)
     stems = [Path(path).stem for path in args.runs]
     names = stems if len(set(stems)) == len(stems) else args.runs
@@ -34,9 +30,6 @@ def main(argv):
         lines = [line for line, _ in tables.report(run, columns)]
         return [*lines, *tables.folded(["Measured on: " + ", ".join(tables.machine(run))], columns)]
 
-    if args.figures:
-        Path(args.figures).mkdir(parents=True, exist_ok=True)
-        figures.draw_run(run, args.figures)
     if args.readme:
         text = "\n".join(["```text", *ladders(230)[1:], "```"])
         markers = r"(?s)(?<=<!-- ladder: begin -->\n).*(?=\n<!-- ladder: end -->)"

@@ -2,9 +2,7 @@
 
 ``python -m ladder compare BASE [NEW]`` runs the benchmarks of both commits in processes of their
 own, in the order A B B A, and says of each whether it is faster, slower, the same, or unclear.
-
-The exit status is 1 if something is slower, 0 if nothing is, 2 if it could not be told. The runs
-are kept where ``pytest-benchmark compare`` finds them.
+docs/compare.md says how far that can be trusted.
 """
 
 import argparse
@@ -30,15 +28,12 @@ CONFIRMED = 6  # processes of each side, before anything is called faster or slo
 
 @dataclass
 class Side:
-    """One of the two commits: where it is checked out, and what its processes have measured.
-
-    ``times`` maps a benchmark to the shortest round, in seconds, of each process.
-    """
+    """One of the two commits: where it is checked out, and what its processes have measured."""
 
     name: str
     commit: str
     folder: Path
-    times: dict = field(default_factory=dict)
+    times: dict = field(default_factory=dict)  # {benchmark: [shortest round in s, by process]}
 
 
 def judge(base, new, threshold):
@@ -133,8 +128,7 @@ def verdicts(sides, args):
 
 def compare(sides, args):
     """Run both sides in turns until no benchmark is unclear, or all have had their processes."""
-    base, new = sides
-    only, start = [], time.monotonic()
+    (base, new), only, start = sides, [], time.monotonic()
     for done in range(BLOCK, args.max_runs + 1, BLOCK):
         for side in (base, new, new, base) * (BLOCK // 2):
             run(side, args, only)

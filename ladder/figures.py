@@ -1,19 +1,12 @@
-"""The pictures of a run: the ladder, time by rows; and what the course draws."""
+"""The pictures of a run: the ladder, and what the course draws."""
 
 import os
 from pathlib import Path
 
 from ladder.tables import machine, seconds, time_of
 
-BLUE, ORANGE, *_ = COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7"  # colour-blind-safe
 GREY = "#595959"
-DEVICES = {"cpu": ("CPU", BLUE, "", "--"), "cuda": ("GPU", ORANGE, "///", ":")}
-
-
-def draw_run(run, folder):
-    """Draw a `Run` into a folder that exists, as PNG; return the names of the files."""
-    drawn = [save(draw_ladder, folder, "ladder.png", run)] if run.shapes else []
-    return drawn + ([save(draw_rows, folder, "rows.png", run)] if run.rows else [])
+DEVICES = {"cpu": ("CPU", "#0072b2", "", "--"), "cuda": ("GPU", "#d55e00", "///", ":")}
 
 
 def draw_lesson(folder, digit, numbers):
@@ -32,39 +25,36 @@ def draw_lesson(folder, digit, numbers):
     return save(draw, folder, "lesson.png")
 
 
-def save(draw, folder, name, *run):
+def save(draw, folder, name):
     os.environ["MPLBACKEND"] = "agg"  # and not that of the notebook which started this shell
     import matplotlib.style
     from matplotlib.figure import Figure
 
     with matplotlib.style.context("default", after_reset=True):
         figure = Figure(layout="constrained")
-        draw(figure, *run)
+        draw(figure)
         figure.savefig(Path(folder) / name, dpi=120)
     return name
 
 
-def tick(value, _):
-    return seconds(value).replace(".00 ", " ").replace(".0 ", " ")
+def draw_ladder(folder, run):
+    """Draw a panel for each shape into a folder that exists; return the name of the file."""
 
+    def draw(figure):
+        heights = [len(run.timed(shape)) + 3 for shape in run.shapes]
+        figure.set_size_inches(9, 0.24 * sum(heights) + 0.8)
+        panels = figure.subplots(len(run.shapes), squeeze=False, height_ratios=heights)[:, 0]
+        for axes, shape in zip(panels, run.shapes, strict=True):
+            draw_shape(axes, run, shape)
+        facts = machine(run)
+        halves = facts[: len(facts) // 2], facts[len(facts) // 2 :]
+        figure.supxlabel("\n".join(map(", ".join, halves)), size=7, color=GREY)
 
-def caption(figure, run):
-    facts = machine(run)
-    halves = facts[: len(facts) // 2], facts[len(facts) // 2 :]
-    figure.supxlabel("\n".join(map(", ".join, halves)), size=7, color=GREY)
-
-
-def draw_ladder(figure, run):
-    """A panel for each shape: bars of speed on a log axis, with the limits of the machine."""
-    heights = [len(run.timed(shape)) + 3 for shape in run.shapes]
-    figure.set_size_inches(9, 0.24 * sum(heights) + 0.8)
-    panels = figure.subplots(len(run.shapes), squeeze=False, height_ratios=heights)[:, 0]
-    for axes, shape in zip(panels, run.shapes, strict=True):
-        draw_shape(axes, run, shape)
-    caption(figure, run)
+    return save(draw, folder, "ladder.png")
 
 
 def draw_shape(axes, run, shape):
+    """Bars of speed on a log axis, with the limits of the machine."""
     results = run.timed(shape)
     bounds = {r.device: [(s, kind) for kind, (s, _) in run.bounds(r).items()] for r in results}
     limits = {device: max(found) for device, found in bounds.items() if found}
@@ -92,33 +82,6 @@ def draw_shape(axes, run, shape):
     title = f"{shape.replace('x', ' × ')}: time of one call; a longer bar is faster"
     title += "; ◇ the course's time" * any(r.course for r in results)
     axes.set_title(title, loc="left", size=10)
-    axes.xaxis.set_major_formatter(tick)
+    axes.xaxis.set_major_formatter(lambda value, _: seconds(value).replace(".00 ", " "))
     axes.xaxis.set_minor_formatter("")
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def draw_rows(figure, run):
-    """Time against rows, log-log: a line for each rung, and the limits of the machine."""
-    figure.set_size_inches(9, 5)
-    axes, lines, limits = figure.subplots(), {}, {}
-    for result in sorted(run.rows, key=lambda result: result.flops):
-        rows = int(result.shape.partition("x")[0])
-        lines.setdefault(result.rung, []).append((rows, result.median, result.doubt))
-        for kind, (limit, _) in run.bounds(result).items():
-            limits.setdefault(kind, []).append((rows, limit))
-    for (rung, points), colour, marker in zip(lines.items(), COLOURS, "os^v", strict=False):
-        rows, medians, doubts = zip(*points, strict=True)
-        style = {"color": colour, "marker": marker}
-        axes.plot(rows, medians, label=rung, **style)
-        noisy = [i for i, doubt in enumerate(doubts) if doubt]
-        axes.plot(rows, medians, markevery=noisy, linestyle="", markerfacecolor="white", **style)
-    for kind, points in limits.items():
-        dash = "--" if kind == "memory" else ":"
-        axes.plot(*zip(*points, strict=True), color="black", ls=dash, label=f"{kind} limit")
-    axes.set(xscale="log", yscale="log", xlabel="rows × 784 × 10")
-    axes.set_title("Time by the number of rows; a hollow mark is noisy", loc="left", size=10)
-    axes.yaxis.set_major_formatter(tick)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    caption(figure, run)

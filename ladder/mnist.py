@@ -41,10 +41,8 @@ def download_mnist(dest, url=MNIST_URL, timeout=10.0):
 
 
 def find_mnist(choice, folder):
-    """Return the path of the data for "auto", "sample" or a path in ``folder``, and why that one.
-
-    Raises ValueError if there is no such file.
-    """
+    """Return the path of the data for "auto", "sample" or a path in ``folder``, and why that one;
+    raise ValueError if there is no such file."""
     if choice == "sample":
         return path_sample, "chosen by --mnist"
     if choice != "auto":
@@ -61,10 +59,8 @@ def find_mnist(choice, folder):
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Loads arrays, and refuses a pickle that names anything else before it is called.
-
-    From "Restricting Globals" in the documentation of Python's pickle module.
-    """
+    """Loads arrays, and refuses a pickle that names anything else before it is called (from
+    "Restricting Globals" in the documentation of Python's pickle module)."""
 
     NAMES = {"numpy.ndarray", "numpy.dtype", "_codecs.encode"}
     NAMES |= {"numpy._core.multiarray._reconstruct", "numpy._core.numeric._frombuffer"}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from ladder import machine, tables
+from ladder import figures, machine, tables
 from ladder.mnist import find_mnist
 from ladder.result import Result, Run
 from ladder.rungs import RUNGS, SHAPE
@@ -26,9 +26,7 @@ suite, untimed = pytest.StashKey(), pytest.StashKey()
 
 
 def pytest_addoption(parser):
-    what = (
-        "the data: auto (default) takes data/mnist.pkl.gz, downloads it there, or takes the sample"
-    )
+    what = "auto (default) takes data/mnist.pkl.gz, downloads it there, or else takes the sample"
     parser.addoption("--mnist", default="auto", metavar="auto|sample|PATH", help=what)
     what = "make a ladder of this shape, instead of those of the course; may be repeated"
     parser.addoption("--shape", action="append", default=[], metavar="MxKxN", help=what)
@@ -191,25 +189,25 @@ def pytest_sessionfinish(session):
 def measured(config):
     """Return the `Run` up to now."""
     session = config._benchmarksession
-    found = [bench for bench in session.benchmarks if bench and not bench.has_error]
-    saved = {"benchmarks": [bench.as_dict(include_data=False, flat=False) for bench in found]}
-    pytest_benchmark_update_json(config, saved)
-    if found and config.getoption("figures"):  # which takes a second
+    found = [x.as_dict(include_data=False) for x in session.benchmarks if x and not x.has_error]
+    saved = {"benchmarks": found, "datetime": datetime.now().isoformat()}
+    if config.getoption("figures"):  # which takes a second
         saved["machine_info"] = session.get_machine_info()
-    return Run(saved | {"datetime": datetime.now().isoformat()})
+    pytest_benchmark_update_json(config, saved)
+    return Run(saved)
 
 
 def draw(config, run, folder):
     """Draw a run and the lesson; return what to say of it."""
     from kernels import rand, seed
-    from ladder import figures
     from ladder.fixtures import load_once
 
     try:
         (x_train, _), *_ = load_once(config.getoption("mnist")[0])
         seed(457428938475)
-        lesson = figures.draw_lesson(folder, x_train[0], [rand() for _ in range(10_000)])
-        return f"drawn in {folder}: {', '.join([*figures.draw_run(run, folder), lesson])}"
+        names = [figures.draw_lesson(folder, x_train[0], [rand() for _ in range(10_000)])]
+        names += [figures.draw_ladder(folder, run)] if run.shapes else []
+        return f"drawn in {folder}: {', '.join(names)}"
     except Exception as error:  # the times matter more than their picture
         return f"not drawn: {type(error).__name__}: {error}".partition("\n")[0]
 

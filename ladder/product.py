@@ -63,8 +63,3 @@ def check_close(c, expected, eps, name):
             f"{int((error >= eps).sum())} of {c.numel()} cells differ from {name}; worst is "
             f"({i}, {j}): {c[i, j]:.9g}, not {expected[i, j]:.9g} ± {eps[i, j]:.2g}"
         ) from None
-
-
-def memory_of(m, k, n):
-    """Return how many bytes the operands and the proof of such a product take."""
-    return 4 * (m * k + k * n) + 16 * (min(m, 50_000) * k + k * n) + 32 * m * n

@@ -2,9 +2,9 @@
 
 import json
 import math
+from collections import namedtuple
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
 
 NOISY = 0.1  # of the median: the interquartile range, or the time that threads waited for a core
 MEASURED = "median", "iqr", "rounds"
@@ -60,15 +60,9 @@ def doubt(median, iqr, rounds, waited):
     return "*" if rounds == 1 else "?" if iqr > NOISY * median or waited > NOISY else ""
 
 
-class Limit(NamedTuple):
-    """What the machine reaches, one way of measuring it."""
-
-    device: str
-    kind: str  # "bytes" read from memory, or "flops"
-    way: str
-    work: int  # bytes, or operations
-    rate: float  # a second
-    doubt: str
+# What the machine reaches, one ``way`` of measuring it: ``work`` and ``rate`` are bytes read or
+# operations, as ``kind`` says, "bytes" or "flops".
+Limit = namedtuple("Limit", "device kind way work rate doubt")
 
 
 class Run:
@@ -77,7 +71,7 @@ class Run:
     def __init__(self, saved):
         self.saved, self.suite = saved, saved.get("suite", {})
         self.results = [Result.read(skip, {}) for skip in saved.get("skipped", ())]
-        self.rows, self.limits = [], []
+        self.limits = []
         for bench in saved["benchmarks"]:
             info, stats = bench["extra_info"], bench["stats"]
             if "limit" in info:
@@ -85,9 +79,8 @@ class Run:
                 what = info["device"], info["limit"], info.get("way") or bench["param"]
                 rate = info["work"] / stats["median"]
                 self.limits.append(Limit(*what, info["work"], rate, mark))
-            elif "rung" in info:
-                found = self.rows if bench["group"] == "rows" else self.results
-                found.append(Result.read(info, stats))
+            elif "rung" in info and bench["group"] != "rows":
+                self.results.append(Result.read(info, stats))
         self.results.sort(key=lambda result: (result.flops, result.order))
         self.shapes = list(dict.fromkeys(result.shape for result in self.timed()))
 
@@ -121,8 +114,7 @@ class Run:
                 best[limit.kind] = limit
         if len(best) < 2:
             return {}
-        read, flops = best["bytes"], best["flops"]
-        found = {"arithmetic": (result.flops / flops.rate, flops)}
-        if result.bytes >= read.work:
-            found["memory"] = (result.bytes / read.rate, read)
+        found = {"arithmetic": (result.flops / best["flops"].rate, best["flops"])}
+        if result.bytes >= best["bytes"].work:
+            found["memory"] = (result.bytes / best["bytes"].rate, best["bytes"])
         return found

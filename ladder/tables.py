@@ -78,8 +78,6 @@ def cells(run, result):
 def about(run, shape):
     """Yield which rung of a shape is the fastest, and for each device what limits it."""
     results = run.timed(shape)
-    if not results:
-        return
     best = min(results, key=lambda result: result.median)
     yield f"fastest at {shape}: {best.rung}, {time_of(best)}"
     for device, result in {result.device: result for result in results}.items():
@@ -220,17 +218,15 @@ def side_by_side(runs):
             row = [results.get(rung) for results in found]
             rows.append((rung, *(f"{time_of(r)} {speedup(row[0], r)}" if r else "" for r in row)))
         yield from ["", *(line.rstrip() for line in aligned(rows))]
-        for name, run in runs.items():
-            yield from (f"{name}: {line}" for line in about(run, shape))
+        having = {name: run for name, run in runs.items() if shape in run.shapes}
+        yield from (f"{name}: {line}" for name in having for line in about(having[name], shape))
     yield f"\n×2 is twice as fast as {next(iter(runs))}, ÷2 half as fast, ≈1 no different"
     yield from marks([result for run in runs.values() for result in run.timed()])
 
 
 def encodable(text, encoding):
     """Return the text, with plain letters for what a terminal's encoding lacks."""
-    try:
-        text.encode(encoding or "ascii")
-    except UnicodeEncodeError:
-        plain = str.maketrans({"×": "x", "÷": "/", "µ": "u", "█": "#", "≈": "~", "…": "."})
-        text = text.translate(plain).encode("ascii", "replace").decode()
-    return text
+    if str(encoding).lower().startswith("utf"):
+        return text
+    plain = str.maketrans({"×": "x", "÷": "/", "µ": "u", "█": "#", "≈": "~", "…": "."})
+    return text.translate(plain).encode("ascii", "replace").decode()

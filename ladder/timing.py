@@ -57,8 +57,9 @@ def timed(benchmark, request):
     return timed
 
 
-def need_memory(size):
-    """Skip the test unless so many bytes can be allocated."""
+def need_memory(m, k, n):
+    """Skip the test unless the operands and the proof of such a product can be allocated."""
+    size = 4 * (m * k + k * n) + 16 * (min(m, 50_000) * k + k * n) + 32 * m * n  # bytes
     if size > (free := free_memory()):
         pytest.skip(f"it needs {size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
 
@@ -78,20 +79,15 @@ class TorchCalls(TorchDispatchMode):
 
 
 def expected_time(fn, a, b):
-    """Return about how long fn(a, b) takes in seconds, from growing parts of the operands.
-
-    A call's fixed cost does not grow with them, so the part has to be large enough.
-    """
-    sizes, whole = [5, 784, 10], [*a.shape, b.shape[1]]
+    """Return about how long fn(a, b) takes in seconds, from growing parts of the operands: a call's
+    fixed cost does not grow with them."""
+    size, shape = 1, (*a.shape, b.shape[1])
     while True:
-        m, k, n = sizes = [min(pair) for pair in zip(sizes, whole, strict=True)]
-        part = a[:m, :k].contiguous(), b[:k, :n].contiguous()
-        seconds, _ = clocked(fn, *part)
-        if seconds > PROBE:  # not for the sake of one disturbed call
-            seconds = min(seconds, *(clocked(fn, *part)[0] for _ in range(2)))
-        if seconds > PROBE or sizes == whole:
-            return seconds * math.prod(whole) / max(1, math.prod(sizes))
-        sizes = [2 * size for size in sizes]
+        part = a[:size, :size].contiguous(), b[:size, :size].contiguous()
+        seconds = min(clocked(fn, *part)[0] for _ in range(2))  # one of them may be disturbed
+        if seconds > PROBE or size >= max(shape):
+            return seconds * math.prod(shape) / math.prod(min(size, x) for x in shape)
+        size *= 2
 
 
 def call_or_skip(fn, *args):
@@ -118,14 +114,12 @@ def time_rung(timed, benchmark, dense, request):
             benchmark.stats.iterations = earlier.stats.iterations
             return
 
-        def operands(product):
-            own = product.a, product.b
-            return on_gpu(*own) if rung.device == "cuda" else own
-
-        a, b = (x.clone() for x in operands(dense))
+        place = on_gpu if rung.device == "cuda" else (lambda *tensors: tensors)
+        a, b = (x.clone() for x in place(dense.a, dense.b))
         dense.check(call_or_skip(rung.fn, a, b))
-        assert all(map(torch.equal, (a, b), operands(dense))), f"{name} has changed its operands"
-        a, b = operands(product)
+        same = map(torch.equal, (a, b), place(dense.a, dense.b))
+        assert all(same), f"{name} has changed its operands"
+        a, b = place(product.a, product.b)
         small = result.flops <= Result.of(rung, SMALL).flops
         if not small and (seconds := expected_time(rung.fn, a, b)) > SKIP_ABOVE:
             pytest.skip(f"it would take about {seconds:,.0f} s")

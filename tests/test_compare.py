@@ -13,7 +13,6 @@ import pytest
 from ladder import compare
 from ladder.compare import git, judge
 
-ROOT = Path(__file__).parent.parent
 CONFTEST = """
 def pytest_addoption(parser):
     parser.addoption("--mnist")
@@ -58,22 +57,22 @@ def test_verdict(base, new, word):
 def project(tmp_path, monkeypatch):
     """A git repository, in a folder with a space, with two commits of a suite."""
     path = tmp_path / "a project"
-    path.mkdir()
+    (path / ".benchmarks").mkdir(parents=True)
     monkeypatch.chdir(path)
     for key, value in {
-        "PYTHONPATH": str(ROOT), "GIT_CONFIG_GLOBAL": os.devnull, "PYTEST_ADDOPTS": "--no-such",
+        "PYTHONPATH": str(Path(__file__).parent.parent), "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CEILING_DIRECTORIES": str(tmp_path), "TMPDIR": str(tmp_path),
+        "PYTEST_ADDOPTS": "--no-such",
     }.items():  # fmt: skip
         monkeypatch.setenv(key, value)
-    (path / "pytest.ini").write_text("[pytest]\naddopts = -p no:hypothesispytest\n")  # for speed
-    (path / ".gitignore").write_text(".benchmarks\n__pycache__\n")
-    (path / ".benchmarks").mkdir()
+    Path("pytest.ini").write_text("[pytest]\naddopts = -p no:hypothesispytest\n")  # for speed
+    Path(".gitignore").write_text(".benchmarks\n__pycache__\n")
     git("init", "-q")
     times = {"changes": 4, "steady": 4, "goes": 1}, {"changes": 12, "steady": 4.16, "comes": 1}
     for side, suite in zip("AB", times, strict=True):
         log = f"SIDE, LOG = {side!r}, {str(path / '.benchmarks/log')!r}"
-        (path / "conftest.py").write_text(log + CONFTEST)
-        (path / "test_it.py").write_text(SUITE % suite)
+        Path("conftest.py").write_text(log + CONFTEST)
+        Path("test_it.py").write_text(SUITE % suite)
         git("add", ".")
         git("-c", "user.name=A", "-c", "user.email=a@b.c", "commit", "-qm", "A commit")
     return path
@@ -86,7 +85,7 @@ def state(project):
     return said, sorted(project.parent.iterdir())
 
 
-def test_slower(project, monkeypatch, capsys):
+def test_compare(project, monkeypatch, capsys):
     """What is clear after four processes of each side goes on no more; pytest-benchmark finds them."""
     before = state(project)
     monkeypatch.setattr(compare, "BLOCK", 2)
@@ -112,48 +111,42 @@ def test_slower(project, monkeypatch, capsys):
 
 def test_working_tree(project, monkeypatch, capsys):
     """Left out, NEW is the working tree; it stays as it is."""
-    (project / "test_it.py").write_text(SUITE % {"changes": 4, "new": 1})
+    (project / "test_it.py").write_text(SUITE % {"changes": 4})
     before = state(project)
     monkeypatch.setattr(compare, "BLOCK", 2)
-    monkeypatch.setattr(compare, "CONFIRMED", 2)
-    assert compare.main(["HEAD", "-k", "changes or new", "--threshold=9"]) == 0
-    assert state(project) == before
+    assert (compare.main(["HEAD", "-k", "changes", "--max-runs=2"]), state(project)) == (0, before)
     output = " ".join(capsys.readouterr().out.split())
-    assert "test_sleep[changes] 12.0 s 4.00 s ×3.00 ×3.00 ×3.00 faster" in output
-    assert "test_sleep[new]: only in new (working tree)" in output
+    assert "test_sleep[changes] 12.0 s 4.00 s ×3.00 ×3.00 ×3.00 unclear" in output
 
 
-CANNOT = {
-    "no commit": (["no-such"], "pass", "bad revision 'no-such'"),
-    "option": (["HEAD", "--threshold=much"], "pass", "invalid float value: 'much'"),
-    "selection": (["HEAD", "HEAD", "-k", "nothing"], "pass", "-k 'nothing' selects none"),
+CANNOT = {  # the arguments, what is written over test_it.py or sent to the process, what is said
+    "no commit": (["no-such"], "", "bad revision 'no-such'"),
+    "selection": (["HEAD", "-k", "nothing"], "", "-k 'nothing' selects none"),
     "suite": (["HEAD"], "assert 0", r"suite fails in new \(working tree\), (.|\n)*assert 0"),
-    "untracked": (["HEAD"], "file", r"git add them: \['test_new.py'\]"),
-    "crash": (["HEAD"], "crash", "Traceback(.|\n)*ZeroDivisionError"),
-    "SIGINT": (["HEAD"], "pass", "stopped: this is what there is so far"),
-    "SIGHUP": (["HEAD"], "pass", "stopped: this is what there is so far"),
+    "untracked": (["HEAD"], "test_new.py", r"git add them: \['test_new.py'\]"),
+    "crash": (["HEAD"], "argparse.py", "Traceback(.|\n)*ZeroDivisionError"),  # found first
+    "interrupt": (["HEAD"], "SIGINT", "stopped: this is what there is so far"),
+    "hang-up": (["HEAD"], "SIGHUP", "stopped: this is what there is so far"),
 }
 
 
 @pytest.mark.parametrize("case", CANNOT)
 def test_cannot_compare(project, case):
     """The status is 2, also for a crash: 1 would say that something is slower."""
-    args, spoil, message = CANNOT[case]
-    if "SIG" in case and os.name == "nt":
+    args, how, message = CANNOT[case]
+    if "SIG" in how and os.name == "nt":
         pytest.skip("Windows has no such signals")
-    if spoil == "crash":
-        (project / "argparse.py").write_text("1 / 0")  # where it looks for modules first
-    elif spoil == "file":
-        (project / "test_new.py").touch()
-    else:
-        (project / "test_it.py").write_text(SUITE.replace("now +=", f"{spoil}; now +=") % {"x": 1})
+    if how.endswith(".py"):
+        (project / how).write_text("1 / 0")
+    elif how == "assert 0":
+        (project / "test_it.py").write_text(SUITE.replace("now +=", "assert 0; now +=") % "[1]")
     before = state(project)
     command = [sys.executable, "-m", "ladder", "compare", *args]
     child = subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
-    if "SIG" in case:
+    if "SIG" in how:
         assert "benchmarks: " in child.stderr.readline()
         time.sleep(0.1)
-        child.send_signal(getattr(signal, case))
+        child.send_signal(getattr(signal, how))
     output, errors = child.communicate()
     assert (child.returncode, state(project)) == (2, before)
     assert re.search(message, errors) and ("Traceback" in errors) == (case == "crash")

@@ -25,6 +25,7 @@ LAYOUTS = {
     "with steps": lambda x: x.repeat_interleave(2, 0).repeat_interleave(3, 1)[::2, ::3],
     "one row": lambda x: x[:1].expand(x.shape),
     "one column": lambda x: x[:, :1].expand(x.shape),
+    "from the second float": lambda x: torch.cat([x.new_zeros(1), x.ravel()])[1:].view(x.shape),
     "in a frame": lambda x: torch.nn.functional.pad(x, (2, 1, 1, 1))[1:-1, 2:-1],
 }
 EMPTY = [(0, 3, 2), (3, 0, 2), (3, 2, 0)]
@@ -113,10 +114,10 @@ def test_fast_rung(rung, ab):
 
 
 @pytest.mark.cuda
-@pytest.mark.usefixtures("gpu")
+@pytest.mark.usefixtures("patient_simulator")
 @pytest.mark.parametrize("rung", rung_names("cuda"))
 @settings(max_examples=50 if has_gpu() else 2)
-@examples(EMPTY + TILES, ["transposed", "one row"])
+@examples(EMPTY + TILES, ["transposed", "one row", "from the second float"])
 @given(operands(MANY if has_gpu() else FEW))
 def test_gpu_rung(rung, ab):
     """One product of each pair of operands: the simulator is slow."""

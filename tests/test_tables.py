@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ladder import tables
-from ladder.figures import draw_run
+from ladder.figures import draw_ladder
 from ladder.result import Result, Run
 from ladder.rungs import FULL, SMALL, Rung
 
@@ -130,7 +130,7 @@ def command(*args):
 
 
 def test_command_without_torch(saved, tmp_path):
-    """Of one run: tables, pictures, README; of more, side by side; and a clear error."""
+    """Of one run: tables, README; of more, side by side; and a clear error."""
     readme, one, two, three, wrong = (str(tmp_path / name) for name in ("R", "1", "2", "3", "w"))
     Path(one).write_text(json.dumps(saved))
     saved["benchmarks"][5]["stats"]["median"] = 4e-6
@@ -140,12 +140,11 @@ def test_command_without_torch(saved, tmp_path):
     Path(three).write_text(json.dumps(saved))
     Path(wrong).write_text("{}")
     Path(readme).write_text("Before\n<!-- ladder: begin -->\nold\n<!-- ladder: end -->\nAfter\n")
-    status, output, errors = command(one, "--readme", readme, "--figures", f"{tmp_path}/drawn")
+    status, output, errors = command(one, "--readme", readme)
     assert (status, errors) == (0, "") and "A CPU, family 25, model 1, 256-bit SIMD" in output
     text = Path(readme).read_text(encoding="utf-8")
     assert text.startswith("Before\n<!-- ladder: begin -->\n```text\n5x784x10 ")
     assert text.endswith("\n```\n<!-- ladder: end -->\nAfter\n") and "old" not in text
-    assert len(list((tmp_path / "drawn").iterdir())) == 2
     status, output, errors = command(one, two, three)
     assert (status, errors) == (0, "") and "1: NUMBA_OPT=0, commit ?\n" in output
     assert "2: commit 01234567 with changes" in output
@@ -159,9 +158,9 @@ def test_command_without_torch(saved, tmp_path):
 
 
 def test_pictures(saved, tmp_path, monkeypatch):
-    """A picture shows what there is, and none is drawn of nothing; those of results/ can be read."""
+    """In any notebook's environment; and the runs in results/ can be read."""
     monkeypatch.setenv("MPLBACKEND", "nonsense")
-    assert draw_run(Run(saved), tmp_path) == ["ladder.png", "rows.png"]
-    assert draw_run(Run(saved | {"benchmarks": []}), tmp_path) == []
+    assert draw_ladder(tmp_path, Run(saved)) == "ladder.png"
+    assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
     for path in (ROOT / "results").glob("*.json"):
         assert Run.load(path).shapes == [SMALL, FULL]
