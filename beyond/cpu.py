@@ -54,10 +54,8 @@ def matmul_numba_loops(a, b):
 @rung()
 def matmul_numba_vector(a, b):
     """ANY_ORDER lets LLVM use SIMD; b stored by columns gives it neighbouring floats to load.
-
     ``b.T.contiguous().T`` is b again, but copied so that a column's floats are neighbours, as those
-    of a row of a are. 11x faster on the full shape, 1.7x on the small one.
-    """
+    of a row of a are. 11x faster on the full shape, 1.7x on the small one."""
     return run(vectorized, a, b.T.contiguous().T)
 
 

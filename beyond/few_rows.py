@@ -18,10 +18,8 @@ STEPS, WIDTH, SIZE = 2 // VECTORS, VECTORS * LANES, ROWS * 2 * LANES  # 5 sums w
 @njit
 def multiply_few_rows(a, b, c):
     """c = a @ b, with b as it is: the lanes are neighbouring columns, each times a float of a.
-
     A vector may run past the end of a row of b; those lanes are discarded. The last rows, where
-    that would be past the end of b, are the k tail.
-    """
+    that would be past the end of b, are the k tail."""
     (m, k), n = a.shape, b.shape[1]
     stop = max(0, k - (-n % WIDTH + n - 1) // max(1, n)) // STEPS * STEPS
     for row in range(0, m, ROWS):

@@ -52,10 +52,7 @@ def coalesced_kernel(a, b, c, m_size, k_size, n_size):
 @rung(device="cuda")
 def matmul_cuda_coalesced(a, b):
     """A warp to a row, its 32 lanes read 128 neighbouring bytes: 5 rows take 23 µs, not 52.
-
-    The full shape takes as long as before, 607 µs: the L1 cache served the course's reads, too,
-    and each cell now costs five shuffles. Sums are float32 from here on.
-    """
+    The full shape takes as long as before: the L1 cache served the course's reads, too."""
     return launch(coalesced_kernel, a, b, math.ceil(a.shape[0] / WARPS), (WARP, WARPS))
 
 
@@ -97,10 +94,8 @@ def shared_kernel(a, b, c, m_size, k_size, n_size):
 
 def launch_resident(kernel, a, b, rows, instead, width=1, warps=WARPS, more=0):
     """Return c = a @ b from as many blocks as the GPU holds at once, ``rows`` rows to a warp at a time.
-
     Each keeps ten columns of b, and ``more`` bytes, in shared memory. Where that doesn't fit, or
-    a's rows don't begin at multiples of ``width`` floats, the rung ``instead`` computes c.
-    """
+    a's rows don't begin at multiples of ``width`` floats, the rung ``instead`` computes c."""
     a, (m, k), n = a.contiguous(), a.shape, b.shape[1]
     threads, shared = (WARP, warps), 4 * COLS * k + more
     resident = resident_blocks(kernel, a.get_device(), threads, shared)
@@ -113,9 +108,7 @@ def launch_resident(kernel, a, b, rows, instead, width=1, warps=WARPS, more=0):
 @rung(device="cuda")
 def matmul_cuda_shared(a, b):
     """b in shared memory (31 KB), read once by a block, not for every row: 5 rows take 17 µs.
-
-    Nothing on the full shape, 612 µs: a is still read ten times, once for each column.
-    """
+    Nothing on the full shape: a is still read ten times, once for each column."""
     return launch_resident(shared_kernel, a, b, 1, matmul_cuda_coalesced)
 
 
@@ -134,10 +127,8 @@ def multiply_adds(width):
 
 
 def tiles(width, store):
-    """Return a kernel whose warps take 4 rows of c at a time: 4 x 10 sums in each lane.
-
-    A lane loads ``width`` neighbouring k at once. ``store`` adds up the sums of all lanes.
-    """
+    """Return a kernel whose warps take 4 rows of c at a time: 4 x 10 sums in each lane. A lane
+    loads ``width`` neighbouring k at once, and ``store`` adds up the sums of all lanes."""
     multiply_add = multiply_adds(width)
 
     @cuda.jit(**TWO_BLOCKS)

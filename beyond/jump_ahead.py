@@ -29,8 +29,7 @@ def rand_array(n, state):
     """Return the same, in blocks of numbers that don't wait for each other."""
     out = np.empty(n)
     rand_blocks(out, *state, *POWERS)
-    after = (pow(a, n, p) * s % p for (a, p), s in zip(PARTS, state, strict=True))
-    return out, tuple(after)
+    return out, tuple(pow(a, n, p) * s % p for (a, p), s in zip(PARTS, state, strict=True))
 
 
 @njit(error_model="numpy")  # with 32-bit integers and no check for division by 0, LLVM uses SIMD

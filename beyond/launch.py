@@ -36,11 +36,9 @@ def on(gpu):
 
 
 def launch(kernel, a, b, blocks, threads, shared=0):
-    """Return c = a @ b from a kernel of `ADDRESSES`, launched in torch's current stream.
-
-    ``shared`` is the shared memory of a block in bytes. Raises ValueError for what an address
-    can't tell: another dtype, shape or device; ImportError without numba-cuda.
-    """
+    """Return c = a @ b from a kernel of `ADDRESSES`, launched in torch's current stream, with
+    ``shared`` bytes of shared memory a block. Raises ValueError for what an address can't tell:
+    another dtype, shape or device; ImportError without numba-cuda."""
     gpu, (m, k), (rows, n) = a.get_device(), a.shape, b.shape
     right = k == rows and a.dtype == b.dtype == torch.float32 and gpu == b.get_device()
     if not right or (gpu < 0) != SIMULATED:

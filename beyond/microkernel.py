@@ -85,11 +85,9 @@ def pack(b, k):
 
 
 def multiply_tiles(rows, columns, lanes, per_pass=0, locality=2, ahead=0):
-    """Return a function for `njit`: c = a @ b by tiles, in a pass for each few columns.
-
-    The first passes prefetch the tile ``ahead``, until each cache line (16 floats) was asked for
-    twice, as a CPU may drop a request. Vectors of up to 8 lanes ask twice in a pass.
-    """
+    """Return a function for `njit`: c = a @ b by tiles, in a pass for each few columns. The first
+    passes prefetch the tile ``ahead``, until each cache line (16 floats) was asked for twice, as
+    a CPU may drop a request. Vectors of up to 8 lanes ask twice in a pass."""
     plain = make_micro_kernel(rows, columns, lanes, 0, 2)
     prefetching = make_micro_kernel(rows, columns, lanes, per_pass, locality)
     requests = rows * max(1, lanes // 8) if per_pass else 0

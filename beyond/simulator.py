@@ -1,7 +1,4 @@
-"""Twins, for Numba's simulator, of what only a GPU has: see beyond/warp.py for what they do.
-
-A lane is a thread of Python there, and slow: a warp has 8 of them.
-"""
+"""Twins, for Numba's simulator, of what beyond/warp.py has: a lane is a thread of Python there."""
 
 import threading
 

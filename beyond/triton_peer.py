@@ -35,10 +35,8 @@ else:
 @rung(device="cuda", step=False)
 def matmul_triton(a, b):
     """A peer: Triton's tl.dot on tensor cores, 128 x 32 of a at a time, three TF32 products for one."""
-    if not triton:
-        raise ImportError("Triton is not installed: torch's CUDA builds for Linux bring it")
-    if not (a.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
-        raise ImportError("there is no GPU, and TRITON_INTERPRET=1 is not set")
+    if not triton or not (a.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
+        raise ImportError("there is no Triton, or no GPU for it and TRITON_INTERPRET=1 is not set")
     a, b = a.contiguous(), b.contiguous()
     (m, k), n, gpu = a.shape, b.shape[1], a.get_device()
     c, precision = a.new_empty(m, n), "tf32x3" if has_ampere(gpu) else "ieee"

@@ -41,9 +41,7 @@ class VectorModel(models.PrimitiveModel):
 
 def written(signature, write, ptr=None, to=None):
     """Return the signature, and Numba's ``codegen``: LLVM's ``builder`` writes what ``write`` says.
-
-    With the type of ``ptr``, the arguments ptr and i become a pointer to ptr[i], of type ``to``.
-    """
+    With the type of ``ptr``, the arguments ptr and i become a pointer to ptr[i], of type ``to``."""
 
     def codegen(context, builder, signature, args):
         if ptr is not None:

@@ -9,7 +9,7 @@ from numba.extending import intrinsic
 
 from ladder.gpu import SIMULATED
 
-# Lanes in a warp, and warps in a block.
+# Lanes in a warp, and warps in a block; simulated ones are slow.
 WARP, WARPS = (8, 2) if SIMULATED else (32, 8)
 
 
@@ -69,10 +69,8 @@ def ptx(code):
 @intrinsic
 def start_copy(typingctx, to, i, floats, j):
     """Start to copy floats[j : j + 4] to to[i : i + 4] in shared memory; 4 divides i and j."""
-    code = (
-        "{ .reg .u64 s, g; cvta.to.shared.u64 s, $0; cvta.to.global.u64 g, $1;"
-        " cp.async.cg.shared.global [s], [g], 16; }"
-    )
+    spaces = ".reg .u64 s, g; cvta.to.shared.u64 s, $0; cvta.to.global.u64 g, $1;"
+    code = f"{{ {spaces} cp.async.cg.shared.global [s], [g], 16; }}"
 
     def codegen(context, builder, signature, args):
         first = context.make_array(to)(context, builder, args[0]).data
