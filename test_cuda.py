@@ -37,9 +37,6 @@ def test_copies(m1, m2, t1):
     assert r.dtype == "float64"
 
 
-# ---- Correctness (what any operands show is in tests/test_properties.py) -----------
-
-
 @needs_gpu
 @pytest.mark.parametrize("rung", [name for name in GPU if name != "matmul_cuda"])
 def test_streams_and_devices(rung, dense):
@@ -83,12 +80,15 @@ def test_rung_and_copy(timed, rung, shape, product, dense):
 @pytest.mark.parametrize("rung", GPU)
 def test_rung_in_a_graph(timed, rung, small_product):
     """The GPU's time alone: 100 products in a CUDA graph, which one call launches."""
+    if rung == "matmul_cuda":
+        pytest.skip("a graph records torch's current stream, and not Numba's default one")
     matmul, graph = RUNGS[rung].fn, torch.cuda.CUDAGraph()
     a, b = on_gpu(small_product.a, small_product.b)
     call_or_skip(matmul, a, b)
     with torch.cuda.graph(graph):
         for _ in range(100):
             c = matmul(a, b)
+    c.fill_(torch.nan)  # the graph has to compute it
     group = f"100 x matmul {SMALL} in a CUDA graph"
     timed(group, small_product.check, lambda: graph.replay() or c)
 
@@ -98,7 +98,7 @@ def test_rung_in_a_graph(timed, rung, small_product):
 @pytest.mark.parametrize("way", ["torch.max", "torch.sum"])
 def test_read_limit(timed, way, x_train):
     def check(result):
-        close(result.item() / read(x_train.double()).item(), 1, 1e-3)
+        return abs(result.item() / read(x_train.double()).item() - 1) < 1e-3
 
     read, x = {"torch.max": torch.max, "torch.sum": torch.sum}[way], x_train.cuda()
     timed("limit", check, read, x, limit="bytes", device="cuda", work=x.nbytes)
@@ -107,9 +107,6 @@ def test_read_limit(timed, way, x_train):
 @needs_gpu
 @pytest.mark.benchmark(timer=synchronized)
 def test_multiply_add_limit(timed):
-    def check(c):
-        assert c.unique().tolist() == [1024]
-
     x, flops = torch.full((4096, 4096), 0.5, device="cuda"), 2 * 4096**3
     about = {"limit": "flops", "way": "torch.matmul", "device": "cuda", "work": flops}
-    timed("limit", check, torch.matmul, x, x, **about)
+    timed("limit", lambda c: (c == 1024).all().item(), torch.matmul, x, x, **about)

@@ -52,8 +52,7 @@ def test_steps(name, shape, before):
     assert RUNGS[f"matmul_{name}"].before(shape) == before
 
 
-# ---- Correctness: the check itself -------------------------------------------------
-
+# ---- Correctness: what any operands show of a rung is in tests/test_properties.py ----
 
 WRONG_RESULTS = {
     "3-D": (lambda c, bound: c[None], "the shape is"),
@@ -79,9 +78,6 @@ def test_the_check_refuses(dense, case):
             Product(product.a, product.b, reference=c + 2.5 * bound).check(c)
 
 
-# ---- Correctness: the rungs --------------------------------------------------------
-
-
 def guarded(rows, columns):
     """Return ones in front of memory that may not be read."""
     size, page = 4 * rows * columns, mmap.PAGESIZE
@@ -104,43 +100,32 @@ def test_reads_nothing_past_its_operands(rung):
                 assert c.shape == (m, n) and (c == k).all(), (m, k, n)
 
 
-# ---- Correctness: mistakes ---------------------------------------------------------
-
 A, B = torch.ones(2, 3), torch.ones(3, 4)
-WRONG_OPERANDS = {
-    "inner sizes": (A, torch.ones(4, 3)),
-    "1-D": (torch.ones(3), B),
-    "float64": (A.double(), B.double()),
-    "numpy": (A.numpy(), B),
-    "a list": (A.tolist(), B),
-    "elsewhere": (A, B.to("meta")),
-}
 
 
-@pytest.mark.parametrize("case", WRONG_OPERANDS)
-def test_wrong_operands(case):
+@pytest.mark.parametrize("a, b", [
+    (A, A), (A[0], B), (A.double(), B.double()), (A.numpy(), B), ([[1.0]], B), (A, B.to("meta")),
+])  # fmt: skip
+def test_wrong_operands(a, b):
     """The rung that hands out addresses looks at them itself: it would end the process."""
     with pytest.raises(ValueError, match=r"takes float32 .* \(K, N\) on the CPU, not "):
-        RUNGS["matmul_numba_address"].fn(*WRONG_OPERANDS[case])
+        RUNGS["matmul_numba_address"].fn(a, b)
 
 
-@pytest.mark.parametrize(
-    "name, doc, device, mistake",
-    [
-        ("matmul_loops", "New.", "cpu", "two rungs are named matmul_loops"),
-        ("matmul_new", None, "cpu", "matmul_new: a rung has a docstring"),
-        ("matmul_new", " \n", "cpu", "matmul_new: a rung has a docstring"),
-        ("matmul_new", "New.", "gpu", 'matmul_new: the device is "cpu" or "cuda", not \'gpu\''),
-    ],
-)
-def test_a_rung_that_is_refused(name, doc, device, mistake):
+@pytest.mark.parametrize("name, doc, options, mistake", [
+    ("matmul_loops", "New.", {}, "two rungs are named matmul_loops"),
+    ("mine", " \n", {}, "mine: a rung has a docstring"),
+    ("mine", "New.", {"device": "gpu"}, "mine: the device is \"cpu\" or \"cuda\", not 'gpu'"),
+    ("mine", "New.", {"shapes": SMALL}, 'mine: shapes are SMALL, FULL or "MxKxN", not 5x784x10'),
+])  # fmt: skip
+def test_a_rung_that_is_refused(name, doc, options, mistake):
     def fn(a, b):
         return a @ b
 
     fn.__name__, fn.__doc__ = name, doc
     with pytest.raises(ValueError, match=mistake):
-        rung([SMALL], device)(fn)
-    assert "matmul_new" not in RUNGS
+        rung(**options)(fn)
+    assert "mine" not in RUNGS
 
 
 def test_rung_without_parentheses(monkeypatch):
@@ -156,17 +141,11 @@ def test_rung(time_rung, rung, shape, product):
     time_rung(f"matmul {shape}", rung, product)
 
 
-@pytest.fixture(scope="module")
-def more_rows(request, full_product):
-    """The product of so many rows; made once for all rungs, as the last takes 1.6 GB."""
-    need_memory(request.param, 784, 10)
-    return full_product.rows(request.param)
-
-
-@pytest.mark.parametrize("more_rows", [5, 50, 500, 5_000, 50_000, 500_000], indirect=True)
+@pytest.mark.parametrize("rows", [5, 50, 500, 5_000, 50_000, 500_000])
 @pytest.mark.parametrize("rung", ["matmul_torch", "matmul_numpy", "matmul_numba_address"])
-def test_rows(time_rung, rung, more_rows):
-    time_rung("rows", rung, more_rows)
+def test_rows(time_rung, rung, rows, full_product):
+    need_memory(rows, 784, 10)
+    time_rung("rows", rung, full_product.rows(rows))
 
 
 @pytest.mark.parametrize("call", ["first, compiles", "second"])
@@ -184,7 +163,7 @@ def test_dot_compile(benchmark, call):
         benchmark.pedantic(lambda fn, a, b: fn(a, b), setup=fresh, rounds=5)
 
 
-# ---- Timed: the limit of the machine, beside the rungs, as it changes with what else runs ----
+# ---- Timed: the limit of the machine -----------------------------------------------
 
 READS = {
     "torch.max": (torch.max, lambda x: x.max()),
@@ -229,9 +208,7 @@ MULTIPLY_ADDS = {  # the function, its arguments, its operations, and each numbe
 
 @pytest.mark.parametrize("way", MULTIPLY_ADDS)
 def test_multiply_add_limit(timed, way):
-    def check(result):
-        assert np.unique(result).tolist() == [expected]
-
     fn, args, work, expected = MULTIPLY_ADDS[way]
+    about = {"limit": "flops", "device": "cpu", "work": work}
     fn(*args)  # compiles
-    timed("limit", check, fn, *args, limit="flops", device="cpu", work=work)
+    timed("limit", lambda c: np.unique(c).tolist() == [expected], fn, *args, **about)

@@ -31,14 +31,14 @@ def clocked(fn, *args):
 
 @pytest.fixture
 def timed(benchmark, request):
-    """``timed(group, check, fn, *args)``: pass fn's result to ``check``, and only then time fn,
-    which is compiled. Keyword arguments are saved as the benchmark's ``extra_info``."""
+    """``timed(group, check, fn, *args)``: time fn, which is compiled, only if ``check`` takes its
+    result, and returns None or what is true. Keyword arguments are saved with the times."""
 
     def timed(group, check, fn, *args, **extra_info):
         benchmark.group = group
         benchmark.extra_info.update(extra_info)
         seconds, result = clocked(fn, *args)
-        check(result)
+        assert (right := check(result)) is None or right, f"{group}: wrong: {str(result)[:200]}"
         if benchmark.disabled:
             return benchmark.pedantic(lambda: None)  # it has been called and checked
         waiting, start = waited(), perf_counter()
@@ -118,7 +118,7 @@ def time_rung(timed, benchmark, dense, request):
         a, b = (x.clone() for x in place(dense.a, dense.b))
         dense.check(call_or_skip(rung.fn, a, b))
         same = map(torch.equal, (a, b), place(dense.a, dense.b))
-        assert all(same), f"{name} has changed its operands"
+        assert all(same), "it has changed its operands"
         a, b = place(product.a, product.b)
         small = result.flops <= Result.of(rung, SMALL).flops
         if not small and (seconds := expected_time(rung.fn, a, b)) > SKIP_ABOVE:

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -145,7 +144,6 @@ def test_cannot_compare(project, case):
     child = subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
     if "SIG" in how:
         assert "benchmarks: " in child.stderr.readline()
-        time.sleep(0.1)
         child.send_signal(getattr(signal, how))
     output, errors = child.communicate()
     assert (child.returncode, state(project)) == (2, before)

@@ -3,6 +3,7 @@
 import gzip
 import os
 import pickle
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,27 +24,24 @@ def pickled(protocol=2, **arrays):
     return gzip.compress(pickle.dumps(some_mnist(**arrays), protocol), mtime=0)
 
 
-def assert_same(loaded, expected):
-    for array, values in zip(sum(loaded, ()), sum(expected, ()), strict=True):
-        np.testing.assert_array_equal(array, values, strict=True)
-        assert array.flags.c_contiguous and array.flags.writeable
-
-
 READ_ONLY = X.copy()
 READ_ONLY.flags.writeable = False
 STORED = {"C": X, "F": np.asfortranarray(X), ">f4": X.astype(">f4"), "read-only": READ_ONLY}
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+FIRST_ROWS = tuple((x[:5], y[:5]) for x, y in load_mnist(path_sample))
+PYTHON_2 = {n: (path_data / f"python2-protocol{n}.pkl.gz").read_bytes() for n in (0, 2)}
+GOOD_CONTENT = {f"Python 2, {n}": (PYTHON_2[n], FIRST_ROWS) for n in PYTHON_2} | {
+    f"{s}, {n}": (pickled(n, x_train=STORED[s]), some_mnist()) for s in STORED for n in PROTOCOLS
+}
 
 
-@pytest.mark.parametrize("stored", STORED)
-def test_pickles(tmp_path, stored):
-    """Of Python 2, and of each protocol of Python 3."""
-    first_rows = tuple((x[:5], y[:5]) for x, y in load_mnist(path_sample))
-    for protocol in 0, 2:
-        assert_same(load_mnist(path_data / f"python2-protocol{protocol}.pkl.gz"), first_rows)
-    path = tmp_path / "mnist.pkl.gz"
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        path.write_bytes(pickled(protocol, x_train=STORED[stored]))
-        assert_same(load_mnist(path), some_mnist())
+@pytest.mark.parametrize("case", GOOD_CONTENT)
+def test_loaded(tmp_path, case):
+    content, expected = GOOD_CONTENT[case]
+    (tmp_path / "mnist").write_bytes(content)
+    for arrays in zip(sum(load_mnist(tmp_path / "mnist"), ()), sum(expected, ()), strict=True):
+        np.testing.assert_array_equal(*arrays, strict=True)
+        assert arrays[0].flags.c_contiguous and arrays[0].flags.writeable
 
 
 BAD_CONTENT = {
@@ -52,6 +50,7 @@ BAD_CONTENT = {
     "too big": (gzip.compress(bytes(2_000_000))[:-1], "unpacks to more than 1,000,000 bytes"),
     "runs code": (gzip.compress(b"cos\nmkdir\n(S'made'\ntR."), "it names 'os.mkdir'"),
     "hides code": (gzip.compress(b"\x80\x04\x8c\x05numpy\x8c\x07os.path\x93."), "numpy.os.path"),
+    "another codec": (gzip.compress(b"c_codecs\nlookup\n(S'zip'\ntR."), "names '_codecs.lookup'"),
     "steers a terminal": (gzip.compress(b"cos\x1b[31m\nx\n."), r"names 'os\\x1b\[31m.x'"),
     "two parts": (gzip.compress(pickle.dumps(some_mnist()[:2], 2)), "ValueError"),
     "float64": (pickled(x_train=X.astype("f8")), "x_train is float64"),
@@ -69,53 +68,40 @@ def test_refused(tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mnist, "UNPACKED_LIMIT", 1_000_000)
     content, reason = BAD_CONTENT[case]
-    path = tmp_path / "bad.pkl.gz"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"bad\.pkl\.gz: damaged, or not .*{reason}"):
-        load_mnist(path)
-    assert os.listdir() == ["bad.pkl.gz"]
+    (tmp_path / "bad").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"bad: damaged, or not MNIST .*{reason}"):
+        load_mnist(tmp_path / "bad")
+    assert os.listdir() == ["bad"]
 
-
-# ---- Download ----------------------------------------------------------------------
 
 COURSE_FILE = bytes(range(256)) * 1000
 
 
-@pytest.fixture
-def url(tmp_path, monkeypatch):
-    """Where a file is that `download_mnist` takes for the course's, as `git hash-object` has it."""
-    monkeypatch.setattr(mnist, "MNIST_BYTES", len(COURSE_FILE))
-    monkeypatch.setattr(mnist, "MNIST_BLOB", "ed99543dba99b885850a5e5a6bf95545aaa9754c")
-    (tmp_path / "source").write_bytes(COURSE_FILE)
-    return (tmp_path / "source").as_uri()
-
-
-def test_download(tmp_path, url):
-    """Into a folder that isn't there yet."""
-    dest = tmp_path / "new" / "mnist.pkl.gz"
-    assert download_mnist(dest, url) == dest
-    assert dest.read_bytes() == COURSE_FILE and os.listdir(dest.parent) == [dest.name]
-
-
 @pytest.mark.parametrize("content, error, message", [
-    (None, OSError, "urlopen error"), (COURSE_FILE[::-1], ValueError, "not the course's file"),
+    (COURSE_FILE, None, ""),
+    (None, OSError, "urlopen error"),
+    (COURSE_FILE[::-1], ValueError, "not the course's file"),
     (COURSE_FILE + b"more", ValueError, "not the course's file"),
     (COURSE_FILE, OSError, "no space left"),
 ])  # fmt: skip
-def test_download_fails(tmp_path, url, monkeypatch, content, error, message):
-    """What was there before is there still, and nothing else."""
-
-    def full_disk(self, target):
-        raise OSError("no space left")
-
-    dest = tmp_path / "data" / "mnist.pkl.gz"
-    dest.parent.mkdir()
-    dest.write_bytes(b"before")
-    (tmp_path / "source").write_bytes(content) if content else (tmp_path / "source").unlink()
-    monkeypatch.setattr(type(dest), "replace", full_disk)
-    with pytest.raises(error, match=message):
-        download_mnist(dest, url)
-    assert [path.read_bytes() for path in dest.parent.iterdir()] == [b"before"]
+def test_download(tmp_path, monkeypatch, content, error, message):
+    """It appears whole, or what was there before is there still; and nothing else."""
+    monkeypatch.setattr(mnist, "MNIST_BYTES", len(COURSE_FILE))
+    monkeypatch.setattr(mnist, "MNIST_BLOB", "ed99543dba99b885850a5e5a6bf95545aaa9754c")
+    source, dest = tmp_path / "source", tmp_path / "data" / "mnist.pkl.gz"
+    if content:
+        source.write_bytes(content)
+    if not error:
+        assert download_mnist(dest, source.as_uri()) == dest
+    else:
+        dest.parent.mkdir()
+        dest.write_bytes(b"before")
+        full_disk = Mock(side_effect=OSError("no space left"))
+        monkeypatch.setattr(type(dest), "replace", full_disk)
+        with pytest.raises(error, match=message):
+            download_mnist(dest, source.as_uri())
+    left = [path.read_bytes() for path in dest.parent.iterdir()]
+    assert left == [b"before" if error else content]
 
 
 def test_choice(tmp_path, monkeypatch):

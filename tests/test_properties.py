@@ -1,6 +1,7 @@
 """What holds for a product whatever its operands: each rung is tried on named and on drawn ones."""
 
 import math
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -16,8 +17,7 @@ from ladder.timing import call_or_skip
 
 FAST = rung_names("cpu", FULL)
 SLOW = [name for name in rung_names("cpu") if name not in FAST]
-# Python steps and simulated threads are slow: fewer multiplications for these.
-FEW, MANY = 100, 50_000
+FEW, MANY = 100, 50_000  # multiplications; few in Python's loops and in simulated threads
 
 LAYOUTS = {
     "as it is": lambda x: x,
@@ -64,22 +64,12 @@ def named(shape, layouts=("as it is",) * 2, exponents=(0, 0), seed=1):
 
 def examples(shapes, layouts=LAYOUTS):
     """Try these shapes, and 9x12x11 in these layouts, before others are drawn."""
-
-    def decorate(test):
-        for shape in shapes:
-            test = example(named(shape))(test)
-        for layout in layouts:
-            test = example(named((9, 12, 11), (layout, layout)))(test)
-        return test
-
-    return decorate
+    cases = [named(x) for x in shapes] + [named((9, 12, 11), (x, x)) for x in layouts]
+    return lambda test: reduce(lambda test, ab: example(ab)(test), cases, test)
 
 
-def torch_settings():
-    return torch.get_num_threads(), torch.get_default_dtype(), torch.get_float32_matmul_precision()
-
-
-BEFORE = torch_settings()  # before any rung has been called
+SETTINGS = torch.get_num_threads, torch.get_default_dtype, torch.get_float32_matmul_precision
+BEFORE = [get() for get in SETTINGS]  # before any rung has been called
 
 
 def check(fn, a, b):
@@ -87,7 +77,7 @@ def check(fn, a, b):
     operands_before = a.clone(), b.clone()
     tensors = a, b, fn(a, b)
     before = *operands_before, tensors[2].clone()
-    assert torch_settings() == BEFORE
+    assert [get() for get in SETTINGS] == BEFORE
     another = fn(a + 1, b)
     assert all(map(torch.equal, tensors, before)) and another.is_contiguous()
     stores = [x.untyped_storage().data_ptr() for x in (*tensors, another) if x.numel()]

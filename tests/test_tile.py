@@ -13,18 +13,13 @@ from beyond.microkernel import COLUMNS, LANES, PREFETCH, ROWS, multiply_tiles
 from ladder.product import Product
 
 SHAPES = "50000x784x10", "500x784x10", "512x512x512", "2048x2048x64"
-TILES = [(ROWS, COLUMNS), (4, 5), (5, 2), (6, 2), (4, 4), (3, 3), (5, 5)]
-NONE, L2, L1 = (0, 2, 0), 2, 3
-PREFETCHES = [(rows, L2, ahead) for rows in (1, 2, 4) for ahead in (1, 2, 4)]  # rows a pass, ...
-PREFETCHES += [NONE, PREFETCH, (1, L1, 1), (4, L1, 1)]
-VARIANTS = {
-    f"{rows}x{columns} {each} a pass into L{4 - cache} {ahead} ahead": (
-        *(rows, columns, LANES, each, cache, ahead),
-    )
-    for tiles, prefetches in ((TILES, [NONE, PREFETCH]), (TILES[:1], PREFETCHES))
-    for rows, columns in tiles
-    for each, cache, ahead in prefetches
-}
+OURS, NONE, L2, L1 = (ROWS, COLUMNS), (0, 2, 0), 2, 3
+TILES = OURS, (4, 5), (5, 2), (6, 2), (4, 4), (3, 3), (5, 5)
+CASES = [(tile, prefetch) for tile in TILES for prefetch in (NONE, PREFETCH)]
+CASES += [(OURS, (rows, L2, ahead)) for rows in (1, 2, 4) for ahead in (1, 2, 4)]
+CASES += [(OURS, (1, L1, 1)), (OURS, (4, L1, 1))]
+NAME = "{}x{} {} a pass into L{} {} ahead"
+VARIANTS = {NAME.format(*t, p[0], 4 - p[1], p[2]): (*t, LANES, *p) for t, p in CASES}
 
 
 @cache
@@ -32,24 +27,15 @@ def compiled(variant):
     return njit(parallel=True)(multiply_tiles(*VARIANTS[variant]))
 
 
-@pytest.fixture(scope="module")
-def operands(request):
-    """Return the product for a shape, and its operands as NumPy arrays."""
-    product = Product.random(request.param)
-    return product, product.a.numpy(), product.b.numpy()
-
-
 @pytest.mark.tile
-@pytest.mark.parametrize("operands", SHAPES, indirect=True)
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_tile(benchmark, operands, variant):
-    product, a, b = operands
-    benchmark.group = f"tile {len(a)}x{a.shape[1]}x{b.shape[1]}"
-    multiply = compiled(variant)
-    c = product.a.new_empty(len(a), b.shape[1])
-    multiply(a, b, c.numpy())
-    product.check(c)
-    benchmark(multiply, a, b, c.numpy())
+def test_tile(timed, variant, shape):
+    product = Product.random(shape)
+    c, multiply = torch.empty_like(product.exact, dtype=torch.float32), compiled(variant)
+    operands = product.a.numpy(), product.b.numpy(), c.numpy()
+    multiply(*operands)  # compiles
+    timed(f"tile {shape}", lambda _: product.check(c), multiply, *operands)
 
 
 @pytest.mark.parametrize("case", ["4x5x16x4", "5x2x8x1"])
