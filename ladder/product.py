@@ -35,9 +35,9 @@ class Product:
 
     def rows(self, rows):
         """Return the product of so many rows of a, repeated if there are fewer."""
-        product, index = copy(self), torch.arange(rows) % len(self.a)
+        product, times = copy(self), -(-rows // len(self.a))
         for name in "a", "exact", "bound":
-            setattr(product, name, getattr(self, name)[index])
+            setattr(product, name, getattr(self, name).repeat(times, 1)[:rows])
         product.reference = None
         return product
 

@@ -107,7 +107,7 @@ MISTAKES = {  # and, as the last two, none
     "small": (lambda a, b: a @ b * (1 + (len(a) == 5)), "5x784x10: small: *of 50 cells differ*"),
     "large": (lambda a, b: a @ b * (1 + (len(a) > 5)), "2000x8000x1: large: *of 2000 cells di*"),
     "slow": (lambda a, b: sleep(1e-6 * a.numel()) or a @ b, "2000x8000x1: slow: *about 1? s"),
-    "starts_slowly": (lambda a, b: sleep(0.02) or a @ b, ""),
+    "starts_slowly": (lambda a, b: sleep(0.01) or a @ b, ""),
     "warns": (lambda a, b: warn("news") or a @ b, ""),
 }
 
