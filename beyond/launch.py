@@ -48,7 +48,7 @@ def launch(kernel, a, b, blocks, threads, shared=0):
     if not (m and k and n):
         return c
     if SIMULATED:
-        kernel[blocks, threads, 0, shared](*(x.numpy().ravel() for x in (a, b, c)), m, k, n)
+        kernel[blocks, threads, 0, shared](*(x.view(-1).numpy() for x in (a, b, c)), m, k, n)
         return c
     with on(gpu):
         core.launch(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 # The same examples in each run; --hypothesis-profile=soak looks for new ones.
-settings.register_profile("fixed", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.register_profile("fixed", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.register_profile("soak", deadline=None, max_examples=3000, print_blob=True)
 settings.load_profile("fixed")
 

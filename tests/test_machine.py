@@ -21,7 +21,6 @@ def container(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("files, cores, why, memory", [
-    ({}, 8, "all", inf),
     ({"cpu.max": "max 100000", "a/memory.max": "max"}, 8, "all", inf),
     ({"cpu.max": "250000 100000", "a/memory.max": 2 * 10**9}, 2, "the CPU quota", 2e9),
     ({"a/b/cpu.max": "max 10", "a/cpu.max": "5 10"}, 1, "the CPU quota", inf),

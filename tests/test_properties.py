@@ -106,7 +106,7 @@ def test_fast_rung(rung, ab):
 @pytest.mark.cuda
 @pytest.mark.usefixtures("patient_simulator")
 @pytest.mark.parametrize("rung", rung_names("cuda"))
-@settings(max_examples=50 if has_gpu() else 2)
+@settings(max_examples=30 if has_gpu() else 2)
 @examples(EMPTY + TILES, ["transposed", "one row", "from the second float"], (5, 8, 3))
 @given(operands(MANY if has_gpu() else FEW))
 def test_gpu_rung(rung, ab):

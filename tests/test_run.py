@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numba
 import pytest
 
 import kernels
-from ladder import plugin
+from ladder import plugin, timing
 from ladder.mnist import path_sample
 from ladder.result import Run
 from ladder.rungs import RUNGS, SMALL, Rung
@@ -36,13 +37,6 @@ def test_read_limit(timed, limit):
 def test_times_nothing():
     pass
 """
-
-
-def add(**fns):
-    """Add rungs with these names to those of the suite."""
-    for name, fn in fns.items():
-        fn.__doc__ = "New."
-        RUNGS[name] = Rung(name, fn, (SMALL,), order=len(RUNGS))
 
 
 @pytest.fixture
@@ -104,6 +98,7 @@ MISTAKES = {  # and, as the last two, none
     "none": (lambda a, b: None, f"{BOTH}: none: it failed: AssertionError: a <class 'NoneType'>*"),
     "changes": (lambda a, b: a.mul_(2) @ b / 2, f"{BOTH}: changes: it failed: *changed its ope*"),
     "lacks": (lambda a, b: __import__("no_such"), f"{BOTH}: lacks: No module named 'no_such'"),
+    "edge": (lambda a, b: a[:, 1:] @ b[1:], f"{BOTH}: edge: it failed: *of 21 cells differ*"),
     "small": (lambda a, b: a @ b * (1 + (len(a) == 5)), "5x784x10: small: *of 50 cells differ*"),
     "large": (lambda a, b: a @ b * (1 + (len(a) > 5)), "2000x8000x1: large: *of 2000 cells di*"),
     "slow": (lambda a, b: sleep(1e-6 * a.numel()) or a @ b, "2000x8000x1: slow: *about 1? s"),
@@ -113,9 +108,11 @@ MISTAKES = {  # and, as the last two, none
 
 
 def test_mistakes_are_told_in_one_line_and_the_others_are_timed(suite):
-    add(**{name: fn for name, (fn, _) in MISTAKES.items()})
+    for name, (fn, _) in MISTAKES.items():
+        fn.__doc__ = "New."
+        RUNGS[name] = Rung(name, fn, (SMALL,), order=len(RUNGS))
     result = suite("--shape=5x784x10", "--shape=2000x8000x1", "-k", "test_rung")
-    result.assert_outcomes(passed=13, failed=8, skipped=5, deselected=4)
+    result.assert_outcomes(passed=13, failed=10, skipped=5, deselected=4)
     lines = [f"not timed at {line}" for _, line in MISTAKES.values() if line]
     timed = "matmul_torch *", "starts_slowly *", "warns *"
     result.stdout.fnmatch_lines(["*DeprecationWarning: news*", *timed, *timed])
@@ -128,6 +125,8 @@ OPTIONS = {  # the exit status or the outcomes, a line, and what to change befor
     "--benchmark-only": ({"passed": 6, "skipped": 1, "deselected": 1}, "fastest at*"),
     "--benchmark-disable": ({"passed": 7, "skipped": 1}, "*7 passed*"),
     "--shape=6x7x8": ({"passed": 5, "skipped": 1, "deselected": 2}, "6x7x8 *"),
+    "--shape=60x7x8": (0, "not timed at 60x7x8: *it needs 0.0 GB*", timing, "free_memory", int),
+    "--collect-only": (0, "mnist: sample (*)", plugin, "find_mnist", lambda *x: [*map(Path, x)]),
     "-p no:warnings": ({"passed": 7, "skipped": 1}, "fastest at*"),
     "-p no:terminal": (0, "fastest at*"),
     "--benchmark-autosave --benchmark-storage=pytest.ini": (INTERNAL, "ERROR: this run could not*"),
@@ -163,12 +162,22 @@ def test_a_regression(suite, pytester):
     result.stderr.fnmatch_lines(["*Performance has regressed*"])
 
 
-def test_a_broken_file_is_told_in_one_line(suite, pytester):
-    pytester.makepyfile(kernels="1 +")
-    result = pytester.runpytest_subprocess("--mnist=sample")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *SyntaxError: invalid syntax (kernels.py, line 1)"])
-    assert len(result.stderr.lines) <= 2
+def test_a_wrong_result(suite, pytester):
+    pytester.makepyfile(test_it="def test(timed): timed('name', lambda x: x == 2, min, [1, 3])")
+    suite().stdout.fnmatch_lines(["*AssertionError: name: wrong: 1"])
+
+
+@pytest.mark.parametrize("code, line", [
+    ("1 +", "SyntaxError: invalid syntax (kernels.py, line 1)"),
+    ("x = 1\nno_such", "kernels.py:2: NameError: name 'no_such' is not defined"),
+])  # fmt: skip
+def test_a_broken_file_is_told_in_one_line(suite, pytester, monkeypatch, code, line):
+    pytester.makepyfile(kernels=code)
+    pytester.syspathinsert()
+    monkeypatch.setattr(plugin, "__file__", str(pytester.path / "ladder" / "plugin.py"))
+    for name in [name for name in sys.modules if name.startswith(("kernels", "beyond"))]:
+        monkeypatch.delitem(sys.modules, name)
+    suite().stderr.fnmatch_lines([f"ERROR: *{line}"])
 
 
 RUN = "-m pytest test_matmul.py --mnist=sample --benchmark-max-time=0.01".split()

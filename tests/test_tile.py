@@ -1,7 +1,4 @@
-"""Variants of the micro-kernel, timed on this CPU: ``pytest -m tile --benchmark-only``.
-
-What was found on the CPUs so far stands in docs/cpu.md.
-"""
+"""Variants of the micro-kernel, timed on this CPU for docs/cpu.md: -m tile --benchmark-only."""
 
 from functools import cache
 
