@@ -6,7 +6,6 @@ import pytest
 import torch
 from fastcore.test import test_close as close
 
-import beyond  # noqa: F401
 from kernels import launch_kernel, matmul_and_copy, matmul_cell
 from ladder.gpu import has_gpu, on_gpu
 from ladder.rungs import RUNGS, SMALL, rung_names
@@ -101,7 +100,7 @@ def test_read_limit(timed, way, x_train):
         return abs(result.item() / read(x_train.double()).item() - 1) < 1e-3
 
     read, x = {"torch.max": torch.max, "torch.sum": torch.sum}[way], x_train.cuda()
-    timed("limit", check, read, x, limit="bytes", device="cuda", work=x.nbytes)
+    timed("limit", check, read, x, limit="bytes", way=way, device="cuda", work=x.nbytes)
 
 
 @needs_gpu

@@ -115,6 +115,7 @@ def test_rows_of_rand(timed):
     """The notebook: 2.64 ms."""
 
     def rows():
+        seed(COURSE_SEED)
         return list(chunks([rand() for _ in range(7840)], 10))
 
     timed("784x10 random numbers", lambda rows: check_numbers(np.concatenate(rows)), rows)
@@ -133,4 +134,4 @@ def test_torch_randn(timed):
 
 @needs_fork
 def test_fork_round_trip(timed):
-    timed("fork", lambda numbers: numbers == COURSE_NUMBERS[:1] * 2, forked, rand)
+    timed("fork", lambda numbers: numbers[0] == numbers[1], forked, rand)

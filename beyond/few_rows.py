@@ -8,11 +8,11 @@ from beyond.microkernel import LANES, in_one_thread, with_prefetch
 from beyond.vectors import accumulators, as_pointer, broadcast, load, multiply_add, store
 from ladder.rungs import rung
 
-PACK_FROM = 16  # rows: from here on the lanes that 10 columns leave idle cost more than to pack b
+PACK_FROM = 16  # rows: from here on, packing b costs less than vectors that 10 columns don't fill
 THREADS_FROM = 100_000  # multiply-adds of vectors: 15 to 30 µs, twice what waking threads takes
 # Two vectors of 8 columns at a time, or one of 4 or 16, with sums of its own for even and odd k.
 ROWS, VECTORS = 5, 2 if LANES == 8 else 1
-STEPS, WIDTH, SIZE = 2 // VECTORS, VECTORS * LANES, ROWS * 2 * LANES  # 5 sums wait for additions
+STEPS, WIDTH, SIZE = 2 // VECTORS, VECTORS * LANES, ROWS * 2 * LANES
 
 
 @njit
@@ -60,13 +60,17 @@ def multiply_at(a, b, c, m, k, n):
     multiply(left, right, carray(as_pointer(c), (m, n)))
 
 
-@rung(step=lambda m, k, n: m < PACK_FROM)  # with more rows it runs the same code
+def is_small(m, k, n):
+    return m * k * n < THREADS_FROM * LANES
+
+
+@rung(step=lambda m, k, n: m < PACK_FROM or is_small(m, k, n))  # or else the same code
 def matmul_numba_few_rows(a, b):
     """With up to 15 rows, packing b costs more than it saves, and waking other threads, too."""
     return run(multiply, a, b.contiguous())
 
 
-@rung()
+@rung(step=is_small)
 def matmul_numba_address(a, b):
     """Addresses instead of arrays: wrapping three tensors takes longer than the small product."""
     try:

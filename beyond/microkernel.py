@@ -84,23 +84,23 @@ def pack(b, k):
     return packed
 
 
-def multiply_tiles(rows, columns, lanes, per_pass=0, locality=2, ahead=0):
+def multiply_tiles(rows, columns, lanes, per_pass=0, locality=2, ahead=0, cached=0):
     """Return a function for `njit`: c = a @ b by tiles, in a pass for each few columns. The first
-    passes prefetch the tile ``ahead``, until each cache line (16 floats) was asked for twice, as
-    a CPU may drop a request. Vectors of up to 8 lanes ask twice in a pass."""
+    passes prefetch the tile ``ahead``, until each cache line (16 floats) was asked for twice (by up
+    to 8 lanes in one pass), as a CPU may drop a request; but not of up to ``cached`` floats."""
     plain = make_micro_kernel(rows, columns, lanes, 0, 2)
     prefetching = make_micro_kernel(rows, columns, lanes, per_pass, locality)
     requests = rows * max(1, lanes // 8) if per_pass else 0
 
     def multiply(a, b, c):
         (m, k), n = a.shape, b.shape[1]
-        whole = k // lanes * lanes
+        whole, wanted = k // lanes * lanes, requests if m * k > cached else 0
         packed = pack(b, whole)
         for tile in prange((m + rows - 1) // rows):
             row, later = rows * tile, rows * (tile + ahead)
             for column in range(0, n, columns):
                 first = column // columns * per_pass
-                if first < requests and later < m:
+                if first < wanted and later < m:
                     prefetching(a, packed, c, row, column, later, first)
                 else:
                     plain(a, packed, c, row, column, later, first)
@@ -114,7 +114,7 @@ def multiply_tiles(rows, columns, lanes, per_pass=0, locality=2, ahead=0):
 
 in_one_thread = njit(multiply_tiles(ROWS, COLUMNS, LANES))
 in_all_threads = njit(parallel=True)(multiply_tiles(ROWS, COLUMNS, LANES))
-with_prefetch = njit(parallel=True)(multiply_tiles(ROWS, COLUMNS, LANES, *PREFETCH))
+with_prefetch = njit(parallel=True)(multiply_tiles(ROWS, COLUMNS, LANES, *PREFETCH, CACHED))
 
 
 @rung()
@@ -126,4 +126,4 @@ def matmul_numba_tile(a, b):
 @rung(step=lambda m, k, n: m * k > CACHED)  # below, it runs the same code
 def matmul_numba_prefetch(a, b):
     """While a tile is computed, the rows of a later one are on their way from memory."""
-    return run(with_prefetch if a.numel() > CACHED else in_all_threads, a, b.contiguous())
+    return run(with_prefetch, a, b.contiguous())

@@ -1,7 +1,5 @@
-"""What Numba lacks, or only a GPU has: sums over a warp, wide loads, asynchronous copies.
-
-A warp is 32 threads that run in step; a lane is one of them.
-"""
+"""What Numba lacks, or only a GPU has: sums over a warp, wide loads, asynchronous copies. A warp
+is 32 threads that run in step; a lane is one of them."""
 
 from llvmlite import ir
 from numba import cuda, types

@@ -2,7 +2,6 @@
 
 ``python -m ladder compare BASE [NEW]`` runs the benchmarks of both commits in processes of their
 own, in the order A B B A, and says of each whether it is faster, slower, the same, or unclear.
-docs/compare.md says how far that can be trusted.
 """
 
 import argparse
@@ -38,15 +37,13 @@ class Side:
 
 def judge(base, new, threshold):
     """Return a word for two lists of times, and how many times faster new is, at least and at most.
-
     The interval spans every process of one side over every process of the other, except for the
     slowest of each, which something else may have disturbed. Faster and slower mean that all of
-    it is beyond the ``threshold`` (0.05 is 5%), on enough processes; the same, that all is within.
-    """
+    it is beyond the ``threshold`` (0.05 is 5%), on enough processes; the same, that all is within."""
     enough = min(len(base), len(new)) >= CONFIRMED
     base, new = (sorted(x)[: max(1, len(x) - 1)] for x in (base, new))
     low, high, edge = min(base) / max(new), max(base) / min(new), 1 + threshold
-    if 1 / edge <= low and high <= edge and len(base) > 1:
+    if 1 / edge <= low and high <= edge and len(base) > 1 < len(new):
         return "same", low, high
     if enough and (high < 1 / edge or low > edge):
         return "slower" if high < 1 else "faster", low, high
@@ -95,16 +92,14 @@ def checked_out(base, new):
 
 
 def run(side, args, only):
-    """Run a side's benchmarks in a process of its own, and note what it measured.
-
-    ``only`` are the full names of the benchmarks to run; without it, those of ``-k``.
-    """
+    """Run a side's benchmarks in a process of its own, and note what it measured: those with the
+    full names ``only``, or else those of ``-k``."""
     saved, storage = side.folder / "compare.json", Path(".benchmarks").resolve()
     command = [sys.executable, *"-m pytest -q --color=no --benchmark-only".split()]
     command += "-p no:randomly -p no:cacheprovider".split()
     command += [f"--mnist={args.mnist}", *(f"--shape={shape}" for shape in args.shape)]
     command += [f"--benchmark-json={saved}", f"--benchmark-storage=file://{storage}"]
-    command += [f"--benchmark-save=compare_{side.commit[:8]}"]
+    command += [f"--benchmark-save=compare-{side.commit[:8]}"]
     command += only or (["-k", args.k] if args.k else [])
     done = subprocess.run(
         command, cwd=side.folder, env=os.environ | {"PYTEST_ADDOPTS": ""}, stdin=subprocess.DEVNULL,
@@ -137,8 +132,9 @@ def compare(sides, args):
             if not new.times:
                 each = 2 * (time.monotonic() - start)
                 least, most = each * BLOCK, each * args.max_runs
-                tell(f"{len(base.times)} benchmarks: {least:.0f} s, or {most:.0f} s if unclear")
-        found = verdicts(sides, args)
+                tell(f"benchmarks: {len(base.times)}; {least:.0f} s, or {most:.0f} s if unclear")
+        if not (found := verdicts(sides, args)):
+            raise ValueError("no benchmark is in both commits")
         only = [name for name, (word, *_) in found.items() if word == "unclear"]
         tell(f"{done} processes of each side: {len(only)} of {len(found)} are unclear")
         if not only:
@@ -158,7 +154,7 @@ def table(sides, found):
         speeds = map(times, (old / now, *interval))
         rows.append((name.rpartition("::")[2], seconds(old), seconds(now), *speeds, word))
     yield from aligned(rows)
-    for side in sides:
+    for side in sides if base and new else ():
         for name in sorted(side.times.keys() - found):
             yield f"{name.rpartition('::')[2]}: only in {side.name}"
     yield "×2 is twice as fast as base, ÷2 half as fast"
@@ -175,11 +171,12 @@ def main(argv):
     add("-k", metavar="EXPR", help="which benchmarks, as for pytest")
     add("--shape", metavar="MxKxN", action="append", default=[], help="as for pytest")
     data = str(path_gz) if path_gz.exists() else "sample"
-    add("--mnist", metavar="PATH", default=data, help="the data, as for pytest")
+    add("--mnist", metavar="PATH", default=data, help="the data: a path, or sample")
     add("--threshold", metavar="%", type=float, default=5, help="what is no difference yet (5)")
     add("--max-runs", type=int, default=16, help="processes of each side if unclear (16)")
     args = parser.parse_args(argv)
-    args.max_runs = max(BLOCK, args.max_runs)
+    args.max_runs = max(2 * BLOCK, -(-args.max_runs // BLOCK) * BLOCK)
+    args.mnist = args.mnist if args.mnist == "sample" else str(Path(args.mnist).resolve())
     for name in {"SIGTERM", "SIGHUP"} & {*dir(signal)}:
         signal.signal(getattr(signal, name), signal.default_int_handler)
     with checked_out(args.base, args.new) as sides:

@@ -56,10 +56,10 @@ def draw_ladder(folder, run):
 def draw_shape(axes, run, shape):
     """Bars of speed on a log axis, with the limits of the machine."""
     results = run.timed(shape)
-    bounds = {r.device: [(s, kind) for kind, (s, _) in run.bounds(r).items()] for r in results}
+    bounds = {r.device: [(*limit, kind) for kind, limit in run.bounds(r).items()] for r in results}
     limits = {device: max(found) for device, found in bounds.items() if found}
     times = [r.median for r in results] + [r.course for r in results if r.course]
-    slow, fast = max(times), min([*times, *(limit for limit, _ in limits.values())])
+    slow, fast = max(times), min([*times, *(least for least, *_ in limits.values())])
     edge = 1.1 * slow * (slow / fast) ** 0.02
     for y, result in enumerate(results):
         _, colour, hatch, _ = DEVICES[result.device]
@@ -71,11 +71,11 @@ def draw_shape(axes, run, shape):
             axes.axhline(y - 0.5, color=GREY, linewidth=0.8)
             place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
             axes.text(-0.01, y - 0.5, result.chapter, size=6, color=GREY, **place)
-    for row, (device, (limit, kind)) in enumerate(limits.items()):
+    for row, (device, (least, limit, kind)) in enumerate(limits.items()):
         name, _, _, dash = DEVICES[device]
-        axes.axvline(limit, color="black", linestyle=dash, linewidth=1.2)
-        text = f"{kind} limit of the {name}: {seconds(limit)} "
-        axes.text(limit, -0.9 - 0.8 * row, text, ha="right", size=8)
+        axes.axvline(least, color="black", linestyle=dash, linewidth=1.2)
+        text = f"{kind} limit of the {name}: {seconds(least)}{limit.doubt} "
+        axes.text(least, -0.9 - 0.8 * row, text, ha="right", size=8)
     axes.set_yticks(range(len(results)), [f"{r.rung}  {time_of(r)}" for r in results], size=8)
     axes.set(xscale="log", ylim=(len(results) - 0.4, -2.2))
     axes.set_xlim(edge, fast / (slow / fast) ** 0.03)

@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-LIBRARIES = "NUMBA_", "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "TORCH_", "PYTORCH_", "CUDA_"
+PREFIXES = "NUMBA_", "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "TORCH_", "PYTORCH_", "CUDA_"
 CGROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -36,7 +36,7 @@ def cores():
 
 def settings():
     """Return ``{name: value}`` of the environment variables that change what is measured."""
-    return {n: v for n, v in sorted(os.environ.items()) if n.startswith(LIBRARIES) and v}
+    return {n: v for n, v in sorted(os.environ.items()) if n.startswith(PREFIXES) and v}
 
 
 def limit_threads(allowed):
@@ -59,9 +59,9 @@ def free_memory():
 
 
 def waited():
-    """Return the seconds that this process's threads, together, have waited for a core (Linux)."""
-    total = 0
-    for task in Path("/proc/self/task").glob("*/schedstat"):
+    """Return how many seconds each thread of this process has waited for a core (Linux)."""
+    seconds = {}
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
         with suppress(OSError):  # a thread that has just ended
-            total += int(task.read_text().split()[1])
-    return total / 1e9
+            seconds[thread] = int(thread.read_text().split()[1]) / 1e9
+    return seconds

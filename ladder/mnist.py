@@ -9,8 +9,6 @@ from io import BytesIO
 from pathlib import Path
 from urllib.request import urlopen
 
-import numpy as np
-
 path_data = Path(__file__).parent.parent / "data"
 path_gz = path_data / "mnist.pkl.gz"
 path_sample = path_data / "mnist-sample.pkl.gz"
@@ -22,11 +20,9 @@ UNPACKED_LIMIT = 2**30  # bytes
 
 
 def download_mnist(dest, url=MNIST_URL, timeout=10.0):
-    """Download the course's MNIST file (17 MB) to the path ``dest``, and return that path.
-
-    ``dest`` appears whole or not at all. ``timeout`` is how many seconds the server may be
-    silent. Raises ValueError if it isn't the course's file, OSError if it can't be had.
-    """
+    """Download the course's MNIST file (17 MB) to the path ``dest``, and return that path. ``dest``
+    appears whole or not at all. ``timeout`` is how many seconds the server may be silent. Raises
+    ValueError if it isn't the course's file, OSError if it can't be had."""
     dest.parent.mkdir(parents=True, exist_ok=True)
     part = dest.with_name(f"{dest.name}.{os.getpid()}.part")
     try:
@@ -73,12 +69,10 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def load_mnist(path):
-    """Return ``((x_train, y_train), (x_valid, y_valid), (x_test, y_test))`` from a file.
-
-    The file is a gzipped pickle. Images are float32 arrays of shape (n, 784) with values
-    in [0, 1), labels int64 arrays of shape (n,) with values 0 to 9; n is 5 or more.
-    Raises OSError if the file can't be read, ValueError if it holds anything else.
-    """
+    """Return ``((x_train, y_train), (x_valid, y_valid), (x_test, y_test))`` from a gzipped pickle.
+    Images are float32 arrays of shape (n, 784) with values in [0, 1), labels int64 arrays of shape
+    (n,) with values 0 to 9; n is 5 or more. Raises OSError if the file can't be read, ValueError
+    if it holds anything else."""
     content = Path(path).read_bytes()
     try:
         with gzip.open(BytesIO(content)) as file:
@@ -94,6 +88,8 @@ def load_mnist(path):
 
 def _checked(part, arrays):
     """Return the images and labels of a part, contiguous and writeable, if they are MNIST."""
+    import numpy as np  # which starts its threads, after their number has been set
+
     x, y = (np.require(z, z.dtype.newbyteorder("="), "CW") for z in arrays)
     n = max(5, len(x))
     for name, z, dtype, shape, end in ("x", x, "f4", (n, 784), 1), ("y", y, "i8", (n,), 10):

@@ -1,7 +1,5 @@
-"""The plugin of pytest: options, what is collected, what a run says and saves.
-
-torch and the rungs are imported when a run is configured, after the machine has been looked at.
-"""
+"""The plugin of pytest: options, what is collected, what a run says and saves. torch and the rungs
+are imported when a run is configured, after the machine has been looked at."""
 
 import os
 import sys
@@ -84,7 +82,7 @@ def import_rungs():
         os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")  # of each small product
         import numba
 
-        from beyond.microkernel import LANES
+        import beyond  # which registers the rungs, those of kernels.py first
         from ladder.gpu import has_gpu
     except Exception as error:  # whoever writes a rung makes mistakes
         root, frames = Path(__file__).parent.parent, traceback.extract_tb(error.__traceback__)
@@ -95,7 +93,7 @@ def import_rungs():
         raise pytest.UsageError("NUMBA_DISABLE_JIT is set: no rung could be compiled")
     threads = f"torch {torch.get_num_threads()}, numba {numba.config.NUMBA_NUM_THREADS} threads"
     gpu = {"gpu": torch.cuda.get_device_name()} if has_gpu() else {}
-    return {"simd": f"{32 * LANES}-bit SIMD", "threads": threads} | gpu
+    return {"simd": f"{32 * beyond.microkernel.LANES}-bit SIMD", "threads": threads} | gpu
 
 
 def pytest_report_header(config):
@@ -115,7 +113,9 @@ def pytest_generate_tests(metafunc):
     if {"rung", "shape"} <= {*metafunc.fixturenames}:
         device = "cuda" if test.get_closest_marker("cuda") else "cpu"
         rungs = [rung for rung in RUNGS.values() if rung.device == device]
-        cases = [(rung.name, shape) for rung in rungs for shape in own or rung.shapes]
+        cases = [
+            (rung.name, shape) for rung in rungs for shape in dict.fromkeys(own or rung.shapes)
+        ]
         metafunc.parametrize("rung, shape", cases)
 
 
@@ -147,7 +147,7 @@ def pytest_runtest_makereport(item, call):
             result.reason = f"it failed: {what}".partition("\n")[0]
         elif report.skipped:
             result.reason = report.longrepr[2].removeprefix("Skipped: ")
-        if result.reason or report.when == "call":
+        if result.reason or report.when == "call":  # what failed may pass when it is run again
             item.config.stash[untimed][name, shape] = result
     return report
 
@@ -177,7 +177,7 @@ def pytest_sessionfinish(session):
         say(config, f"ERROR: this run could not be saved: {error}", "red")
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
     finally:  # also if pytest-benchmark raises, as it does for a regression
-        run, reporter = measured(config), config.pluginmanager.get_plugin("terminalreporter")
+        run, reporter = run_so_far(config), config.pluginmanager.get_plugin("terminalreporter")
         for line, style in tables.report(run, reporter._tw.fullwidth if reporter else 100):
             say(config, line, style)
         for line in config.stash[suite]["notes"]:
@@ -186,8 +186,7 @@ def pytest_sessionfinish(session):
             say(config, draw(config, run, config.invocation_params.dir / folder))
 
 
-def measured(config):
-    """Return the `Run` up to now."""
+def run_so_far(config):
     session = config._benchmarksession
     found = [x.as_dict(include_data=False) for x in session.benchmarks if x and not x.has_error]
     saved = {"benchmarks": found, "datetime": datetime.now().isoformat()}

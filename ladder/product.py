@@ -8,11 +8,8 @@ from fastcore.test import test_close as close
 
 
 class Product:
-    """Operands ``a`` and ``b``, and what their float32 product has to be.
-
-    A sum of K products in float32, in any order, is off by at most K * 2**-24 * |a| @ |b|
-    (first order). The reference may be off by as much if it is float32 itself.
-    """
+    """Operands ``a`` and ``b``, and what their float32 product has to be: a sum of K products, in
+    any order, is off by at most K * 2**-24 * |a| @ |b| (first order), and so is the reference."""
 
     def __init__(self, a, b, reference=None):
         parts = a.split(50_000)  # the whole of a as float64 would take twice the memory
@@ -60,6 +57,6 @@ def check_close(c, expected, eps, name):
         error = (c - expected).abs().nan_to_num(nan=float("inf"))
         i, j = divmod(int((error / eps).argmax()), c.shape[1])
         raise AssertionError(
-            f"{int((error >= eps).sum())} of {c.numel()} cells differ from {name}; worst is "
+            f"{int((error >= eps).sum())} of {len(c)}x{c.shape[1]} cells differ from {name}; worst is "
             f"({i}, {j}): {c[i, j]:.9g}, not {expected[i, j]:.9g} ± {eps[i, j]:.2g}"
         ) from None

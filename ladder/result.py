@@ -6,7 +6,7 @@ from collections import namedtuple
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-NOISY = 0.1  # of the median: the interquartile range, or the time that threads waited for a core
+NOISY = 0.1  # an interquartile range of so much of the median, or waiting so much of the time
 MEASURED = "median", "iqr", "rounds"
 
 
@@ -25,7 +25,7 @@ class Result:
     flops: int = 0
     bytes: int = 0  # the operands and the product, each once
     calls: int | None = None  # of torch, for one product
-    waited: float = 0.0  # thread-seconds without a core, for each second
+    waited: float = 0.0  # share of the time that a thread waited for a core, at most
     median: float = math.nan  # seconds of one call
     iqr: float = 0.0
     rounds: int = 0
@@ -76,7 +76,7 @@ class Run:
             info, stats = bench["extra_info"], bench["stats"]
             if "limit" in info:
                 mark = doubt(*(stats[key] for key in MEASURED), info["waited"])
-                what = info["device"], info["limit"], info.get("way") or bench["param"]
+                what = info["device"], info["limit"], info["way"]
                 rate = info["work"] / stats["median"]
                 self.limits.append(Limit(*what, info["work"], rate, mark))
             elif "rung" in info and bench["group"] != "rows":
@@ -104,10 +104,7 @@ class Run:
 
     def bounds(self, result):
         """Return ``{"memory" or "arithmetic": (seconds, Limit)}``: the least that any code takes.
-
-        Memory bounds only what is at least as large as what the read rate was measured on:
-        smaller operands may come from a cache.
-        """
+        What is smaller than what the read rate was measured on may come from a cache."""
         best = {}
         for limit in sorted(self.limits, key=lambda limit: limit.rate):
             if limit.device == result.device:

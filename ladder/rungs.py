@@ -53,7 +53,8 @@ def rung(shapes=(SMALL, FULL), device="cpu", course=None, step=True):
     (only the small one if it is too slow for the full one), ``device`` is "cpu" or "cuda",
     ``course`` the notebook's own times in seconds by shape. ``step`` says whether it is a step
     over the rung above it, or is a function of M, K and N that says so; if not, it starts anew,
-    or runs the same code. Raises ValueError if a rung is written wrongly.
+    or runs the same code. A rung raises ImportError for what this machine lacks, and is skipped.
+    Raises ValueError if a rung is written wrongly.
     """
     if callable(shapes):  # @rung, without parentheses
         return rung()(shapes)
@@ -72,7 +73,8 @@ def rung(shapes=(SMALL, FULL), device="cpu", course=None, step=True):
         chapter += ", on the GPU" * (device == "cuda")
         previous = [r.name for r in RUNGS.values() if r.chapter == chapter][-1:]
         where = chapter, len(RUNGS), *previous
-        RUNGS[name] = Rung(name, fn, tuple(shapes), device, course, step, *where)
+        RUNGS[name] = Rung(name, fn, tuple(shapes), device, dict(course or {}), step, *where)
+        RUNGS[name].before(SMALL)  # raises an error if step is no such function
         return fn
 
     return register

@@ -7,7 +7,7 @@ from ladder.result import NOISY
 
 BAR = 20  # characters
 COLUMNS = "median", "course", "step", "vs torch", "of limit", "GFLOP/s", "GB/s", "torch calls"
-# What a narrow terminal does without, first of all the last.
+# The most important first: a narrow terminal does without the last.
 WANTED = "median", "vs torch", "of limit", "step", "torch calls", "course", "GFLOP/s", "GB/s"
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
@@ -65,7 +65,7 @@ def cells(run, result):
         "course": seconds(result.course) if result.course else "",
         "step": speedup(run.find(result.shape, result.device, result.before), result),
         "vs torch": speedup(torch, result),
-        "of limit": f"{digits(100 * bound / result.median)}%{mark(limit)}" if bound else "",
+        "of limit": f"{digits(100 * bound / result.median)}%{mark(result, limit)}" if bound else "",
         "GFLOP/s": digits(result.flops / result.median / 1e9),
         "GB/s": digits(result.bytes / result.median / 1e9),
         "torch calls": f"{result.calls:,}" if result.calls is not None else "",
@@ -86,16 +86,17 @@ def about(run, shape):
             yield f"limit of the {DEVICES[device]}: not measured in this run (-k limit does)"
             continue
         least, limit = bounds["arithmetic"]
-        text = f"{size(result.flops, 'FLOP')} take {seconds(least)} at {size(limit.rate, 'FLOP/s')}"
-        traffic = size(result.bytes, "B")
+        work, traffic = size(result.flops, "FLOP"), size(result.bytes, "B")
+        text = f"{work} take {seconds(least)} at {size(limit.rate, 'FLOP/s')}{limit.doubt}"
         if "memory" in bounds:
             least, limit = bounds["memory"]
-            text += f", {traffic} {seconds(least)} at {size(limit.rate, 'B/s')}: "
-            text += f"{max(bounds, key=bounds.get)} binds"
+            text += f", and {traffic} take {seconds(least)} at {size(limit.rate, 'B/s')}"
+            text += f"{limit.doubt}: {max(bounds, key=bounds.get)} binds"
         else:
-            text += f"; memory sets none, as {traffic} may stay in a cache"
+            text += f"; memory is no limit, as {traffic} may stay in a cache"
         yield f"limit of the {DEVICES[device]}: {text}"
-        if max(bounds.values())[0] > (1 + NOISY) * best.median and best.device == device:
+        fastest = min(r.median for r in results if r.device == device)
+        if max(bounds.values())[0] > (1 + NOISY) * fastest:
             yield "That is faster than the limit, which something has disturbed: measure it again."
 
 
@@ -126,11 +127,11 @@ def remarks(run):
 def marks(results):
     doubts = {result.doubt for result in results}
     if "?" in doubts:
-        yield f"? noisy: half of the rounds spread over {NOISY:.0%} or more, or threads waited for a core"
+        yield f"? noisy: half of the rounds spread over {NOISY:.0%} or more, or a thread waited for a core"
     if "*" in doubts:
         yield "* a single round: its spread is unknown"
     if (worst := max((result.waited for result in results), default=0)) > NOISY:
-        yield f"Something else was running: threads waited for a core up to {worst:.0%} of the time."
+        yield f"Something else was running: a thread waited for a core up to {worst:.0%} of the time."
 
 
 def machine(run):
@@ -157,11 +158,9 @@ def aligned(rows):
 
 
 def ladder(run, shape, columns):
-    """Yield the lines of one shape's table as (text, style), for so many ``columns``.
-
-    A bar is a rung's speed on a log scale, from the slowest rung to the fastest. Where there is
-    room, the line ends with what is new in the rung.
-    """
+    """Yield the lines of one shape's table as (text, style), for so many ``columns``. A bar is a
+    rung's speed on a log scale, from the slowest rung to the fastest. Where there is room, the line
+    ends with what is new in the rung."""
     results = run.timed(shape)
     table = [cells(run, result) for result in results]
 
@@ -221,7 +220,8 @@ def side_by_side(runs):
         having = {name: run for name, run in runs.items() if shape in run.shapes}
         yield from (f"{name}: {line}" for name in having for line in about(having[name], shape))
     yield f"\n×2 is twice as fast as {next(iter(runs))}, ÷2 half as fast, ≈1 no different"
-    yield from marks([result for run in runs.values() for result in run.timed()])
+    for name, run in runs.items():
+        yield from (f"{name}: {line}" for line in marks(run.timed()))
 
 
 def encodable(text, encoding):

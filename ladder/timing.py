@@ -17,7 +17,7 @@ ONCE_ABOVE = 0.25  # seconds; a call that takes longer is timed once
 SKIP_ABOVE = 10  # seconds; a rung that would take longer is not timed
 PROBE = 0.05  # seconds; a call that takes longer says how long a larger product takes
 CALLS_ON_A_GPU = 20  # in a row, before one wait for the last
-measured = pytest.StashKey()  # {(rung, shape): benchmark}
+timed_rungs = pytest.StashKey()  # {(rung, shape): benchmark}
 
 
 def clocked(fn, *args):
@@ -35,24 +35,31 @@ def timed(benchmark, request):
     result, and returns None or what is true. Keyword arguments are saved with the times."""
 
     def timed(group, check, fn, *args, **extra_info):
+        def prove(result):
+            assert (right := check(result)) is None or right, f"{group}: wrong: {str(result)[:200]}"
+
         benchmark.group = group
-        benchmark.extra_info.update(extra_info)
+        benchmark.extra_info.update(extra_info, waited=0.0)
         seconds, result = clocked(fn, *args)
-        assert (right := check(result)) is None or right, f"{group}: wrong: {str(result)[:200]}"
+        prove(result)
         if benchmark.disabled:
             return benchmark.pedantic(lambda: None)  # it has been called and checked
-        waiting, start = waited(), perf_counter()
+        before, start = waited(), perf_counter()
         with warnings.catch_warnings(action="ignore"):  # the check has let them be shown
             if seconds > ONCE_ABOVE:
-                benchmark.pedantic(fn, args)
+                last = benchmark.pedantic(fn, args)
             elif extra_info.get("device") == "cuda":
                 most = float(request.config.getoption("benchmark_max_time"))
                 rounds = min(max(5, int(most / (CALLS_ON_A_GPU * seconds))), 1000)
                 counts = {"rounds": rounds, "iterations": CALLS_ON_A_GPU}
-                benchmark.pedantic(fn, args, warmup_rounds=1, **counts)
+                last = benchmark.pedantic(fn, args, warmup_rounds=1, **counts)
             else:
-                benchmark(fn, *args)
-        benchmark.extra_info["waited"] = (waited() - waiting) / (perf_counter() - start)
+                last = benchmark(fn, *args)
+        longest = max((s - before.get(thread, 0) for thread, s in waited().items()), default=0)
+        benchmark.extra_info["waited"] = longest / (perf_counter() - start)
+        benchmark.has_error = True  # unless the last result is as right as the first
+        prove(last)
+        benchmark.has_error = False
 
     return timed
 
@@ -81,12 +88,14 @@ class TorchCalls(TorchDispatchMode):
 def expected_time(fn, a, b):
     """Return about how long fn(a, b) takes in seconds, from growing parts of the operands: a call's
     fixed cost does not grow with them."""
-    size, shape = 1, (*a.shape, b.shape[1])
+    size, shape, fixed = 1, (*a.shape, b.shape[1]), math.inf
     while True:
         part = a[:size, :size].contiguous(), b[:size, :size].contiguous()
         seconds = min(clocked(fn, *part)[0] for _ in range(2))  # one of them may be disturbed
-        if seconds > PROBE or size >= max(shape):
-            return seconds * math.prod(shape) / math.prod(min(size, x) for x in shape)
+        fixed = min(fixed, seconds)
+        if seconds - fixed > PROBE or size >= max(shape):
+            more = math.prod(shape) / math.prod(min(size, x) for x in shape)
+            return fixed + (seconds - fixed) * more
         size *= 2
 
 
@@ -101,10 +110,10 @@ def call_or_skip(fn, *args):
 @pytest.fixture
 def time_rung(timed, benchmark, dense, request):
     """``time_rung(group, name, product)``: check the rung of this name on dense operands (which
-    compiles it, too) and on the product's own, then time it, once for all groups."""
+    compiles it, too) and on the product's own, then time it; in another group, repeat that time."""
 
     def time_rung(group, name, product):
-        rung, done = RUNGS[name], request.config.stash.setdefault(measured, {})
+        rung, done = RUNGS[name], request.config.stash.setdefault(timed_rungs, {})
         result = Result.of(rung, product.shape)
         if (earlier := done.get((name, result.shape))) and not benchmark.disabled:
             benchmark.group = group
@@ -116,9 +125,12 @@ def time_rung(timed, benchmark, dense, request):
 
         place = on_gpu if rung.device == "cuda" else (lambda *tensors: tensors)
         a, b = (x.clone() for x in place(dense.a, dense.b))
-        dense.check(call_or_skip(rung.fn, a, b))
-        same = map(torch.equal, (a, b), place(dense.a, dense.b))
-        assert all(same), "it has changed its operands"
+        threads, c = torch.get_num_threads(), call_or_skip(rung.fn, a, b)
+        dense.check(c)
+        assert all(map(torch.equal, (a, b), place(dense.a, dense.b))), "it has changed its operands"
+        assert rung.fn(a, b).data_ptr() != c.data_ptr(), "it returns the same memory twice"
+        same = torch.get_num_threads() == threads or torch.set_num_threads(threads)
+        assert same, "it has changed torch's number of threads"
         a, b = place(product.a, product.b)
         small = result.flops <= Result.of(rung, SMALL).flops
         if not small and (seconds := expected_time(rung.fn, a, b)) > SKIP_ABOVE:

@@ -99,7 +99,7 @@ def test_compare(project, monkeypatch, capsys):
         "×2 is twice as fast as base, ÷2 half as fast",
         "1 same, 0 unclear, 0 faster, 1 slower",
     ]
-    assert re.search(r"2 benchmarks: \d+ s, or \d+ s if unclear", errors)
+    assert re.search(r"benchmarks: 2; \d+ s, or \d+ s if unclear", errors)
     ran = Path(".benchmarks/log").read_text().splitlines()
     assert "".join(line[0] for line in ran) == "ABBA" * 3
     assert ran[0] == "A 1x2x3 test_sleep[changes] test_sleep[steady]"

@@ -107,7 +107,7 @@ def test_download(tmp_path, monkeypatch, content, error, message):
 def test_choice(tmp_path, monkeypatch):
     """Without a file and a network, the sample takes its place, and the reason is told."""
     monkeypatch.setattr(mnist, "path_gz", tmp_path / "mnist.pkl.gz")
-    monkeypatch.setattr(download_mnist, "__defaults__", ("http://127.0.0.1:9", 1))  # nobody's
+    monkeypatch.setattr(download_mnist, "__defaults__", ((tmp_path / "not there").as_uri(), 1))
     path, why = find_mnist("auto", tmp_path)
     assert path == path_sample and "the download failed: <urlopen error" in why
     mnist.path_gz.touch()

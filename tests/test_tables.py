@@ -54,16 +54,16 @@ def shown(saved, columns=200):
 
 SAID = [
     "5x784x10 median course step vs torch of limit GFLOP/s GB/s torch calls speed",
-    "matmul_loops 400 ms* 416 ms ÷50,000* 0.0000980% 0.000196 0.000118 431,201 matmul_loops is",
+    "matmul_loops 400 ms* 416 ms ÷50,000* 0.0000980%* 0.000196 0.000118 431,201 matmul_loops is",
     "dot 50.0 µs ×8,000* ÷6.25 0.784% 1.57 0.945 dot is new.",
     "matmul_torch 8.00 µs 4.90% 9.80 5.91 1 matmul_torch is new.",
     "fastest at 5x784x10: matmul_torch, 8.00 µs limit",
-    "take 392 ns at 200 GFLOP/s; memory sets none, as 47.2 kB may stay in a cache",
+    "take 392 ns at 200 GFLOP/s; memory is no limit, as 47.2 kB may stay in a cache",
     "matmul_torch 30.0 ms 15.5 ms 13.2% 26.1 5.29 matmul_torch is new. -- beyond the course -",
-    "next 5.20 ms? ×5.77? ×5.77? 76.4% 151 30.5 next is new.",
-    "last 5.00 ms? ≈1 ×6.00? 79.4% 157 31.8 last is new. -- the course, on the GPU -",
+    "next 5.20 ms? ×5.77? ×5.77? 76.4%? 151 30.5 next is new.",
+    "last 5.00 ms? ≈1 ×6.00? 79.4%? 157 31.8 last is new. -- the course, on the GPU -",
     "cuda 100 µs 39.7% 7,840 1,590 cuda is new. fastest at 50000x784x10: cuda, 100 µs limit",
-    "784 MFLOP take 3.92 ms at 200 GFLOP/s, 159 MB 3.97 ms at 40.0 GB/s: memory binds",
+    "784 MFLOP take 3.92 ms at 200 GFLOP/s, and 159 MB take 3.97 ms at 40.0 GB/s: memory binds",
     "reading on the CPU: sum 30.0 GB/s, max 40.0 GB/s multiply",
     "time per multiply-add: matmul_loops 10.2 µs*, cuda 0.255 ps: ×40,000,000* (the course: 5 m",
     f"not timed at {SMALL}, {FULL}: x, y: no {{GPU}} ? noisy",
@@ -81,9 +81,12 @@ def test_report():
 ])  # fmt: skip
 def test_marks(last, mark):
     """And without limits, nothing is claimed of them."""
-    text = shown({"benchmarks": [rung(0, "last", FULL, 5e-3, **last)]})
+    benchmarks = [rung(0, "last", FULL, 5e-3, **last)]
+    text = shown({"benchmarks": benchmarks})
     assert f" 5.00 ms{mark} " in text
     assert "of limit" not in text and "limit of the CPU: not measured" in text
+    benchmarks += [limit("sum", "bytes", 1e8, median=8e-3), limit("@", "flops", 1e9)]
+    assert "That is faster than the limit" in shown({"benchmarks": benchmarks})
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 100, 140, 200])
@@ -95,17 +98,14 @@ def test_tables_fit_the_terminal(columns):
     assert any("last is new." in line for line in lines) == (columns > 100)
 
 
-LADDER = (
-    "import sys, runpy as r; sys.modules['torch'] = None; r.run_module('ladder', {}, '__main__')"
-)
-
-
 def test_command_without_torch(python, tmp_path):
     """Of one run: tables, README; of more, side by side; and a clear error."""
 
     def ladder(*args):
-        return python("-c", LADDER, *map(str, args), PYTHONIOENCODING="ascii", COLUMNS="100")
+        env = {"PYTHONIOENCODING": "ascii", "COLUMNS": "100", "PYTHONPATH": str(tmp_path)}
+        return python("-m", "ladder", *map(str, args), **env)
 
+    (tmp_path / "torch.py").write_text("1 / 0")
     readme, one, two, three, wrong = (tmp_path / name for name in ("R", "1", "2", "3", "w"))
     saved = copy.deepcopy(SAVED)
     one.write_text(json.dumps(saved))
@@ -131,10 +131,18 @@ def test_command_without_torch(python, tmp_path):
     assert (status, output) == (2, "") and "w: not a run of this suite" in errors
 
 
-def test_pictures(tmp_path, monkeypatch):
-    """In any notebook's environment; and the runs in results/ can be read."""
+def test_picture(tmp_path, monkeypatch):
+    """In any notebook's environment; it shows medians, marks, limits and the course's times."""
     monkeypatch.setenv("MPLBACKEND", "nonsense")
-    assert draw_ladder(tmp_path, Run(SAVED)) == "ladder.png"
-    assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
+    pictures = set()
+    for key in "none", "iqr", "median", "course":
+        saved = copy.deepcopy(SAVED)
+        saved["benchmarks"][3]["extra_info" if key == "course" else "stats"][key] = 1
+        assert draw_ladder(tmp_path, Run(saved)) == "ladder.png"
+        pictures.add((tmp_path / "ladder.png").read_bytes())
+    assert len(pictures) == 4
+
+
+def test_saved_runs():
     for path in (Path(__file__).parent.parent / "results").glob("*.json"):
         assert Run.load(path).shapes == [SMALL, FULL]
