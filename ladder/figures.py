@@ -82,6 +82,6 @@ def draw_shape(axes, run, shape):
     title = f"{shape.replace('x', ' × ')}: time of one call; a longer bar is faster"
     title += "; ◇ the course's time" * any(r.course for r in results)
     axes.set_title(title, loc="left", size=10)
-    axes.xaxis.set_major_formatter(lambda value, _: seconds(value).replace(".00 ", " "))
+    axes.xaxis.set_major_formatter(lambda x, _: seconds(x).replace(".00", "").replace(".0 ", " "))
     axes.xaxis.set_minor_formatter("")
     axes.spines[["top", "right"]].set_visible(False)
