@@ -38,10 +38,10 @@ class Side:
 def judge(base, new, threshold):
     """Return a word for two lists of times, and how many times faster new is, at least and at most.
     The interval spans every process of one side over every process of the other, except for the
-    slowest of each, which something else may have disturbed. Faster and slower mean that all of
+    slowest quarter, which something else may have disturbed. Faster and slower mean that all of
     it is beyond the ``threshold`` (0.05 is 5%), on enough processes; the same, that all is within."""
     enough = min(len(base), len(new)) >= CONFIRMED
-    base, new = (sorted(x)[: max(1, len(x) - 1)] for x in (base, new))
+    base, new = (sorted(x)[: max(1, len(x) - max(1, len(x) // 4))] for x in (base, new))
     low, high, edge = min(base) / max(new), max(base) / min(new), 1 + threshold
     if 1 / edge <= low and high <= edge and len(base) > 1 < len(new):
         return "same", low, high

@@ -46,7 +46,7 @@ SIX = [1.0, 1.01, 1.02, 1.0, 1.01, 9.0]  # something has disturbed the last one
     (SIX, [1.04 * t for t in SIX], "unclear"),  # not all of it is within the threshold, or beyond
     ([1.0, 1.5, 0.7, 1.2, 0.9, 1.1], [1.0, 1.5, 0.7, 1.2, 0.9, 1.1], "unclear"),  # not earned
     (SIX, [2.0, 2.0, 2.0, 2.0, 1.0, 2.0], "unclear"),  # one of them was as fast
-    ([1.0], [1.0], "unclear"),
+    ([1.0], [1.0], "unclear"), (6 * [1.0] + [9.0, 9.0], 8 * [1.0], "same"),
 ])  # fmt: skip
 def test_verdict(base, new, word):
     assert judge(base, new, 0.05)[0] == word
