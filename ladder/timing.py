@@ -44,6 +44,7 @@ def timed(benchmark, request):
         prove(result)
         if benchmark.disabled:
             return benchmark.pedantic(lambda: None)  # it has been called and checked
+        benchmark.has_error = True  # until the last result has been proved, too
         before, start = waited(), perf_counter()
         with warnings.catch_warnings(action="ignore"):  # the check has let them be shown
             if seconds > ONCE_ABOVE:
@@ -57,7 +58,6 @@ def timed(benchmark, request):
                 last = benchmark(fn, *args)
         longest = max((s - before.get(thread, 0) for thread, s in waited().items()), default=0)
         benchmark.extra_info["waited"] = longest / (perf_counter() - start)
-        benchmark.has_error = True  # unless the last result is as right as the first
         prove(last)
         benchmark.has_error = False
 
@@ -86,14 +86,13 @@ class TorchCalls(TorchDispatchMode):
 
 
 def expected_time(fn, a, b):
-    """Return about how long fn(a, b) takes in seconds, from growing parts of the operands: a call's
-    fixed cost does not grow with them."""
-    size, shape, fixed = 1, (*a.shape, b.shape[1]), math.inf
+    """Return about how long fn(a, b) takes in seconds, from growing parts of the operands."""
+    size, shape, fixed = 1, (*a.shape, b.shape[1]), math.inf  # seconds that don't grow with them
     while True:
         part = a[:size, :size].contiguous(), b[:size, :size].contiguous()
         seconds = min(clocked(fn, *part)[0] for _ in range(2))  # one of them may be disturbed
         fixed = min(fixed, seconds)
-        if seconds - fixed > PROBE or size >= max(shape):
+        if seconds - fixed > PROBE or size >= max(shape) or fixed > SKIP_ABOVE:
             more = math.prod(shape) / math.prod(min(size, x) for x in shape)
             return fixed + (seconds - fixed) * more
         size *= 2
@@ -125,12 +124,10 @@ def time_rung(timed, benchmark, dense, request):
 
         place = on_gpu if rung.device == "cuda" else (lambda *tensors: tensors)
         a, b = (x.clone() for x in place(dense.a, dense.b))
-        threads, c = torch.get_num_threads(), call_or_skip(rung.fn, a, b)
-        dense.check(c)
+        dense.check(c := call_or_skip(rung.fn, a, b))
         assert all(map(torch.equal, (a, b), place(dense.a, dense.b))), "it has changed its operands"
         assert rung.fn(a, b).data_ptr() != c.data_ptr(), "it returns the same memory twice"
-        same = torch.get_num_threads() == threads or torch.set_num_threads(threads)
-        assert same, "it has changed torch's number of threads"
+        assert torch.get_num_threads() == threads, "it has changed torch's number of threads"
         a, b = place(product.a, product.b)
         small = result.flops <= Result.of(rung, SMALL).flops
         if not small and (seconds := expected_time(rung.fn, a, b)) > SKIP_ABOVE:
@@ -142,4 +139,6 @@ def time_rung(timed, benchmark, dense, request):
         timed(group, product.check, rung.fn, a, b, **result.written())
         done[name, result.shape] = benchmark
 
-    return time_rung
+    threads = torch.get_num_threads()
+    yield time_rung
+    torch.set_num_threads(threads)  # whatever a rung has done to it
