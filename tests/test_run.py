@@ -129,7 +129,7 @@ OPTIONS = {  # the exit status or the outcomes, a line, and what to change befor
     "--benchmark-disable": ({"passed": 7, "skipped": 1}, "*7 passed*"),
     "--shape=6x7x8": ({"passed": 5, "skipped": 1, "deselected": 2}, "6x7x8 *"),
     "--shape=60x7x8 # and 0 bytes": (0, "not timed at 60*: it needs*", timing, "free_memory", int),
-    "--collect-only # and no network": (0, "mnist: *mnist-sample*", mnist, "download_mnist", None),
+    "--collect-only --mnist=auto #": (0, "mnist: *mnist-sample*", mnist, "download_mnist", None),
     "-p no:warnings": ({"passed": 7, "skipped": 1}, "fastest at*"),
     "-p no:terminal": (0, "fastest at*"),
     "--benchmark-autosave --benchmark-storage=pytest.ini": (INTERNAL, "ERROR: this run could not*"),
