@@ -7,7 +7,7 @@ import torch
 from fastcore.test import test_close as close
 
 from kernels import launch_kernel, matmul_and_copy, matmul_cell
-from ladder.gpu import has_gpu, on_gpu
+from ladder.gpu import has_gpu, on_device
 from ladder.rungs import RUNGS, SMALL, rung_names
 from ladder.timing import call_or_skip
 
@@ -69,7 +69,7 @@ def test_rung(time_rung, rung, shape, product):
 def test_rung_and_copy(timed, rung, shape, product, dense):
     """As the course times it: the product and its way back to the host."""
     matmul = RUNGS[rung].fn
-    dense.check(call_or_skip(matmul, *on_gpu(dense.a, dense.b)))
+    dense.check(call_or_skip(matmul, *on_device("cuda", dense.a, dense.b)))
     a, b = product.a.cuda(), product.b.cuda()
     timed(f"matmul {shape} and copy to the host", product.check, lambda: matmul(a, b).cpu())
 
@@ -82,7 +82,7 @@ def test_rung_in_a_graph(timed, rung, small_product):
     if rung == "matmul_cuda":
         pytest.skip("a graph records torch's current stream, and not Numba's default one")
     matmul, graph = RUNGS[rung].fn, torch.cuda.CUDAGraph()
-    a, b = on_gpu(small_product.a, small_product.b)
+    a, b = on_device("cuda", small_product.a, small_product.b)
     call_or_skip(matmul, a, b)
     with torch.cuda.graph(graph):
         for _ in range(100):

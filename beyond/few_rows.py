@@ -9,7 +9,7 @@ from beyond.vectors import accumulators, as_pointer, broadcast, load, multiply_a
 from ladder.rungs import rung
 
 PACK_FROM = 16  # rows: from here on, packing b costs less than vectors that 10 columns don't fill
-THREADS_FROM = 100_000  # multiply-adds of vectors: 15 to 30 µs, twice what waking threads takes
+THREADS_FROM = 100_000 * LANES  # multiply-adds: 15 to 30 µs, twice what waking threads takes
 # Two vectors of 8 columns at a time, or one of 4 or 16, with sums of its own for even and odd k.
 ROWS, VECTORS = 5, 2 if LANES == 8 else 1
 STEPS, WIDTH, SIZE = 2 // VECTORS, VECTORS * LANES, ROWS * 2 * LANES
@@ -48,7 +48,7 @@ def multiply(a, b, c):
     """c = a @ b in the way that takes the least time."""
     if len(a) < PACK_FROM:
         multiply_few_rows(a, b, c)
-    elif a.size * b.shape[1] < THREADS_FROM * LANES:
+    elif a.size * b.shape[1] < THREADS_FROM:
         in_one_thread(a, b, c)
     else:
         with_prefetch(a, b, c)
@@ -61,7 +61,7 @@ def multiply_at(a, b, c, m, k, n):
 
 
 def is_small(m, k, n):
-    return m * k * n < THREADS_FROM * LANES
+    return m * k * n < THREADS_FROM
 
 
 @rung(step=lambda m, k, n: m < PACK_FROM or is_small(m, k, n))  # or else the same code

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from ladder.tables import machine, seconds, time_of
+from ladder.tables import DEVICES, machine, seconds, time_of
 
 GREY = "#595959"
-DEVICES = {"cpu": ("CPU", "#0072b2", "", "--"), "cuda": ("GPU", "#d55e00", "///", ":")}
+STYLES = {"cpu": ("#0072b2", "", "--"), "cuda": ("#d55e00", "///", ":")}
 
 
 def draw_lesson(folder, digit, numbers):
@@ -62,7 +62,7 @@ def draw_shape(axes, run, shape):
     slow, fast = max(times), min([*times, *(least for least, *_ in limits.values())])
     edge = 1.1 * slow * (slow / fast) ** 0.02
     for y, result in enumerate(results):
-        _, colour, hatch, _ = DEVICES[result.device]
+        colour, hatch, _ = STYLES[result.device]
         bar = {"color": colour, "hatch": hatch, "edgecolor": "white"}
         axes.barh(y, result.median - edge, left=edge, height=0.7, **bar)
         if result.course:
@@ -72,9 +72,8 @@ def draw_shape(axes, run, shape):
             place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
             axes.text(-0.01, y - 0.5, result.chapter, size=6, color=GREY, **place)
     for row, (device, (least, limit, kind)) in enumerate(limits.items()):
-        name, _, _, dash = DEVICES[device]
-        axes.axvline(least, color="black", linestyle=dash, linewidth=1.2)
-        text = f"{kind} limit of the {name}: {seconds(least)}{limit.doubt} "
+        axes.axvline(least, color="black", linestyle=STYLES[device][-1], linewidth=1.2)
+        text = f"{kind} limit of the {DEVICES[device]}: {seconds(least)}{limit.doubt} "
         axes.text(least, -0.9 - 0.8 * row, text, ha="right", size=8)
     axes.set_yticks(range(len(results)), [f"{r.rung}  {time_of(r)}" for r in results], size=8)
     axes.set(xscale="log", ylim=(len(results) - 0.4, -2.2))

@@ -10,6 +10,6 @@ def has_gpu():
     return torch.cuda.is_available() and not SIMULATED
 
 
-def on_gpu(*tensors):
-    """Return the tensors on the GPU, or as they are for the simulator."""
-    return [x.cuda() if has_gpu() else x for x in tensors]
+def on_device(device, *tensors):
+    """Return the tensors where a rung of a device takes them; the simulator takes the CPU's."""
+    return [x.cuda() if device == "cuda" and has_gpu() else x for x in tensors]

@@ -2,13 +2,14 @@
 
 import math
 import warnings
+from functools import partial
 from time import perf_counter
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ladder.gpu import has_gpu, on_gpu
+from ladder.gpu import has_gpu, on_device
 from ladder.machine import free_memory, waited
 from ladder.result import Result
 from ladder.rungs import RUNGS, SMALL
@@ -39,7 +40,7 @@ def timed(benchmark, request):
             assert (right := check(result)) is None or right, f"{group}: wrong: {str(result)[:200]}"
 
         benchmark.group = group
-        benchmark.extra_info.update(extra_info, waited=0.0)
+        benchmark.extra_info.update(extra_info)
         seconds, result = clocked(fn, *args)
         prove(result)
         if benchmark.disabled:
@@ -122,7 +123,7 @@ def time_rung(timed, benchmark, dense, request):
             benchmark.stats.iterations = earlier.stats.iterations
             return
 
-        place = on_gpu if rung.device == "cuda" else (lambda *tensors: tensors)
+        place = partial(on_device, rung.device)
         a, b = (x.clone() for x in place(dense.a, dense.b))
         dense.check(c := call_or_skip(rung.fn, a, b))
         assert all(map(torch.equal, (a, b), place(dense.a, dense.b))), "it has changed its operands"
