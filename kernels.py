@@ -20,7 +20,8 @@ import torch
 from numba import cuda, njit
 
 from ladder.mnist import download_mnist, load_mnist, path_gz
-from ladder.rungs import FULL, SMALL, rung
+from ladder.rungs import rung
+from ladder.shape import FULL, SMALL  # 50000x784x10 and 5x784x10
 
 # ---- Get data ----------------------------------------------------------------------
 
@@ -276,7 +277,7 @@ def launch_kernel(kernel, grid_x, grid_y, *args, **kwargs):
             kernel((i, j), *args, **kwargs)
 
 
-@rung(shapes=[SMALL], step=False)  # not faster than the rung above: another idea
+@rung(shapes=[SMALL], starts_anew=True)
 def matmul_launch_kernel(a, b):
     """The GPU's way of thinking, in Python loops: a kernel called for each cell of c."""
     (ar, ac), (br, bc) = a.shape, b.shape

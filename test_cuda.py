@@ -8,7 +8,8 @@ from fastcore.test import test_close as close
 
 from kernels import launch_kernel, matmul_and_copy, matmul_cell
 from ladder.gpu import has_gpu, on_device
-from ladder.rungs import RUNGS, SMALL, rung_names
+from ladder.rungs import RUNGS, rung_names
+from ladder.shape import SMALL
 from ladder.timing import call_or_skip
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]

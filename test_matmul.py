@@ -17,7 +17,8 @@ from beyond.microkernel import LANES
 from kernels import dot, frobenius
 from ladder import rungs
 from ladder.product import Product
-from ladder.rungs import FULL, RUNGS, SMALL, rung, rung_names
+from ladder.rungs import RUNGS, rung, rung_names
+from ladder.shape import FULL, SMALL
 from ladder.timing import need_memory
 
 # ---- The lesson --------------------------------------------------------------------

@@ -25,7 +25,7 @@ def refuse(a, b, place):
     raise ValueError(f"takes {what} on {place}, not {', '.join(map(str, are))}")
 
 
-@rung(step=False)
+@rung(starts_anew=True)
 def matmul_numpy(a, b):
     """For comparison: NumPy's @, which is OpenBLAS where torch has MKL."""
     return torch.from_numpy(a.numpy() @ b.numpy())
@@ -45,7 +45,7 @@ vectorized = njit(fastmath=ANY_ORDER)(loops)
 parallel = njit(fastmath=ANY_ORDER, parallel=True)(loops)
 
 
-@rung(step=False)
+@rung(starts_anew=True)
 def matmul_numba_loops(a, b):
     """The course's three loops, all compiled: no Python left, one multiplication at a time."""
     return run(compiled, a, b)

@@ -4,7 +4,7 @@ from numba import carray, njit
 from torch import float32
 
 from beyond.cpu import refuse, run
-from beyond.microkernel import LANES, in_one_thread, with_prefetch
+from beyond.microkernel import LANES, in_one_thread, matmul_numba_prefetch, with_prefetch
 from beyond.vectors import accumulators, as_pointer, broadcast, load, multiply_add, store
 from ladder.rungs import rung
 
@@ -60,17 +60,21 @@ def multiply_at(a, b, c, m, k, n):
     multiply(left, right, carray(as_pointer(c), (m, n)))
 
 
-def is_small(m, k, n):
-    return m * k * n < THREADS_FROM
+def is_small(shape):
+    return shape.m * shape.k * shape.n < THREADS_FROM
 
 
-@rung(step=lambda m, k, n: m < PACK_FROM or is_small(m, k, n))  # or else the same code
+def few_rows_same_as(shape):
+    return None if shape.m < PACK_FROM or is_small(shape) else matmul_numba_prefetch
+
+
+@rung(same_as=few_rows_same_as)
 def matmul_numba_few_rows(a, b):
     """With up to 15 rows, packing b costs more than it saves, and waking other threads, too."""
     return run(multiply, a, b.contiguous())
 
 
-@rung(step=is_small)
+@rung(same_as=lambda shape: None if is_small(shape) else matmul_numba_few_rows)
 def matmul_numba_address(a, b):
     """Addresses instead of arrays: wrapping three tensors takes longer than the small product."""
     try:

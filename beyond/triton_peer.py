@@ -32,7 +32,7 @@ else:
         tl.store(c + i * n_size + j, tile, (i < m_size) & (j < n_size))
 
 
-@rung(device="cuda", step=False)
+@rung(device="cuda", starts_anew=True)
 def matmul_triton(a, b):
     """A peer: Triton's tl.dot on tensor cores, 128 x 32 of a at a time, three TF32 products for one."""
     if not triton or not (a.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):

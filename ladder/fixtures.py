@@ -7,7 +7,7 @@ import pytest
 
 from ladder.mnist import load_mnist
 from ladder.product import Product
-from ladder.rungs import FULL, SMALL
+from ladder.shape import FULL, SMALL
 from ladder.timing import need_memory, time_rung, timed  # noqa: F401
 
 load_once = cache(load_mnist)
@@ -44,7 +44,7 @@ def full_product(x_train, weights, tr):
 @pytest.fixture
 def product(request, shape):
     """The `Product` of the shape "MxKxN" on which the test runs."""
-    if fixture := {SMALL: "small_product", FULL: "full_product"}.get(shape):
+    if fixture := {str(SMALL): "small_product", str(FULL): "full_product"}.get(shape):
         return request.getfixturevalue(fixture)
     need_memory(*map(int, shape.split("x")))
     return Product.random(shape)

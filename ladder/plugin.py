@@ -16,7 +16,8 @@ from packaging.version import Version
 from ladder import figures, machine, tables
 from ladder.mnist import find_mnist
 from ladder.result import Result, Run
-from ladder.rungs import RUNGS, SHAPE
+from ladder.rungs import RUNGS
+from ladder.shape import Shape
 
 LIBRARIES = "torch", "numba", "numba-cuda", "numpy", "fastcore", "pytest-benchmark"
 LADDER = "test_rung", "test_read_limit", "test_multiply_add_limit"
@@ -37,9 +38,10 @@ def pytest_configure(config):
     if config.getoption("forked", False):
         raise pytest.UsageError("--forked would hang: torch's threads don't survive a fork")
     for shape in config.getoption("shape"):
-        if not SHAPE.fullmatch(shape):
-            what = "a shape is MxKxN, such as 64x784x10, of sizes from 1 to 999999999"
-            raise pytest.UsageError(f"--shape={shape}: {what}")
+        try:
+            Shape.parse(shape)
+        except ValueError as error:
+            raise pytest.UsageError(f"--shape={error}") from None
     here = config.invocation_params.dir
     idle = config.getoption("help") or config.getoption("collectonly")  # and nothing is downloaded
     try:
@@ -114,7 +116,7 @@ def pytest_generate_tests(metafunc):
         device = "cuda" if test.get_closest_marker("cuda") else "cpu"
         rungs = [rung for rung in RUNGS.values() if rung.device == device]
         cases = [
-            (rung.name, shape) for rung in rungs for shape in dict.fromkeys(own or rung.shapes)
+            (rung.name, str(shape)) for rung in rungs for shape in dict.fromkeys(own or rung.shapes)
         ]
         metafunc.parametrize("rung, shape", cases)
 

@@ -6,6 +6,9 @@ from collections import namedtuple
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from ladder.rungs import RUNGS
+from ladder.shape import Shape
+
 NOISY = 0.1  # an interquartile range of so much of the median, or waiting so much of the time
 MEASURED = "median", "iqr", "rounds"
 
@@ -34,10 +37,17 @@ class Result:
     @classmethod
     def of(cls, rung, shape):
         """Return the record of a `Rung` on a shape "MxKxN" before anything is measured."""
-        m, k, n = map(int, shape.split("x"))
-        work = 2 * m * k * n, 4 * (m * k + k * n + m * n)
-        place = rung.order, rung.device, rung.chapter, rung.new, rung.before(shape)
-        return cls(rung.name, shape, *place, (rung.course or {}).get(shape), *work)
+        shape, before = Shape.parse(str(shape)), rung.before(Shape.parse(str(shape)))
+        place = (
+            [*RUNGS].index(rung.name),
+            rung.device,
+            rung.chapter,
+            rung.sentence,
+            before.name if before else "",
+        )
+        return cls(
+            rung.name, str(shape), *place, (rung.course or {}).get(shape), shape.flops, shape.bytes
+        )
 
     def written(self):
         """Return what pytest-benchmark saves of it as ``extra_info``, beside its own statistics."""

@@ -1,11 +1,10 @@
 """What a rung of the ladder is, and the list of them."""
 
-import re
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-SMALL, FULL = "5x784x10", "50000x784x10"
-SHAPE = re.compile(r"[1-9]\d{0,8}x[1-9]\d{0,8}x[1-9]\d{0,8}")
+from ladder.shape import FULL, SMALL, Shape
 
 # Fastmath flags for Numba that let LLVM reorder (and so vectorise) a sum without assuming away
 # NaN and Inf, as the whole of fastmath does.
@@ -14,27 +13,53 @@ ANY_ORDER = {"reassoc", "contract", "nsz"}
 
 @dataclass(frozen=True)
 class Rung:
-    """One way to multiply: ``fn(a, b) -> c``, what `rung` was told of it, and where it stands."""
+    """One way to multiply: ``fn(a, b) -> c``, and what the decorator `rung` was told of it."""
 
-    name: str
     fn: Callable
-    shapes: tuple[str, ...]
+    shapes: tuple[Shape, ...]
     device: str = "cpu"
-    course: dict[str, float] | None = None
-    step: bool | Callable[[int, int, int], bool] = True
-    chapter: str = "beyond the course"
-    order: int = 0
-    previous: str = ""
+    course: dict[Shape, float] = field(default_factory=dict)
+    starts_anew: bool = False
+    same_as: Callable[[Shape], Callable | None] = lambda shape: None
 
     @property
-    def new(self):
+    def name(self):
+        return self.fn.__name__
+
+    @property
+    def sentence(self):
         """What is new in it: the first line of its docstring."""
         return self.fn.__doc__.strip().partition("\n")[0]
 
+    @property
+    def chapter(self):
+        book = "the course" if self.fn.__module__ == "kernels" else "beyond the course"
+        return f"{book}, on the GPU" if self.device == "cuda" else book
+
+    @property
+    def source(self):
+        """Its code as text, or "" where Python can't find it (in a notebook, say)."""
+        try:
+            return inspect.getsource(self.fn)
+        except (OSError, TypeError):
+            return ""
+
+    def runs(self, shape):
+        """Return the rung whose code this one runs at ``shape``: itself, or another."""
+        other = self.same_as(shape)
+        return RUNGS[other.__name__].runs(shape) if other else self
+
     def before(self, shape):
-        """Return the name of the rung over which this one is a step at ``shape``, or ""."""
-        is_step = self.step(*map(int, shape.split("x"))) if callable(self.step) else self.step
-        return self.previous if is_step else ""
+        """Return the rung over which this one is a step at ``shape``, or None.
+
+        That is the rung above it in its chapter. A rung that starts anew, or runs the code of
+        another at this shape, is no step.
+        """
+        chapter = [rung for rung in RUNGS.values() if rung.chapter == self.chapter]
+        position = chapter.index(self)
+        if position == 0 or self.starts_anew or self.runs(shape) is not self:
+            return None
+        return chapter[position - 1]
 
 
 RUNGS: dict[str, Rung] = {}
@@ -45,37 +70,38 @@ def rung_names(device, *shapes):
     return [r.name for r in RUNGS.values() if r.device == device and {*shapes} <= {*r.shapes}]
 
 
-def rung(shapes=(SMALL, FULL), device="cpu", course=None, step=True):
-    """Register the function below as a rung, under its own name, in the order of definition.
+def rung(shapes=(SMALL, FULL), device="cpu", course=None, starts_anew=False, same_as=None):
+    """Make a rung of the function below, under its own name, in the order of definition.
 
-    It takes float32 tensors of shapes (M, K) and (K, N) and returns a new one, (M, N); the first
-    line of its docstring says what is new. ``shapes`` are the shapes "MxKxN" on which it is timed
-    (only the small one if it is too slow for the full one), ``device`` is "cpu" or "cuda",
-    ``course`` the notebook's own times in seconds by shape. ``step`` says whether it is a step
-    over the rung above it, or is a function of M, K and N that says so; if not, it starts anew,
-    or runs the same code. A rung raises ImportError for what this machine lacks, and is skipped.
-    Raises ValueError if a rung is written wrongly.
+    The function takes float32 tensors of shapes (M, K) and (K, N), and returns a new one, (M, N).
+    The first line of its docstring says what is new in it. If it lacks something on this machine,
+    it raises ImportError, and is skipped.
+
+    - ``shapes``: the shapes on which it is timed; only [SMALL] if it is too slow for FULL.
+    - ``device``: "cpu" or "cuda".
+    - ``course``: the notebook's own times in seconds, by shape.
+    - ``starts_anew``: it is another idea, and no step over the rung above it.
+    - ``same_as``: a function of a `Shape` that returns the rung whose code it runs there, or None.
+
+    Defined again in the same module, as in a notebook, it takes its predecessor's place. Raises
+    ValueError if a rung is written wrongly.
     """
-    if callable(shapes):  # @rung, without parentheses
-        return rung()(shapes)
 
     def register(fn):
         name = fn.__name__
-        if name in RUNGS:
+        if name in RUNGS and RUNGS[name].fn.__module__ != fn.__module__:
             raise ValueError(f"two rungs are named {name}: rename one")
         if not (fn.__doc__ or "").strip():
             raise ValueError(f"{name}: a rung has a docstring that says what is new")
-        if not all(map(SHAPE.fullmatch, shapes)):
-            raise ValueError(f'{name}: shapes are SMALL, FULL or "MxKxN", not {shapes}')
+        for shape in shapes if isinstance(shapes, (list, tuple)) else [shapes]:
+            if not isinstance(shape, Shape) or isinstance(shapes, Shape):
+                raise ValueError(
+                    f"{name}: shapes is a list, such as [SMALL, Shape(64, 784, 10)], not {shapes}"
+                )
         if device not in ("cpu", "cuda"):
             raise ValueError(f'{name}: the device is "cpu" or "cuda", not {device!r}')
-        chapter = "the course" if fn.__module__ == "kernels" else "beyond the course"
-        chapter += ", on the GPU" * (device == "cuda")
-        previous = [r.name for r in RUNGS.values() if r.chapter == chapter][-1:]
-        times = {shape: float(seconds) for shape, seconds in dict(course or {}).items()}
-        new = Rung(name, fn, tuple(shapes), device, times, step, chapter, len(RUNGS), *previous)
-        new.before(SMALL)  # raises an error if step is no such function
-        RUNGS[name] = new
+        options = {"same_as": same_as} if same_as else {}
+        RUNGS[name] = Rung(fn, tuple(shapes), device, course or {}, starts_anew, **options)
         return fn
 
     return register

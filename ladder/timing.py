@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ladder.gpu import has_gpu, on_device
 from ladder.machine import free_memory, waited
 from ladder.result import Result
-from ladder.rungs import RUNGS, SMALL
+from ladder.rungs import RUNGS
+from ladder.shape import SMALL
 
 ONCE_ABOVE = 0.25  # seconds; a call that takes longer is timed once
 SKIP_ABOVE = 10  # seconds; a rung that would take longer is not timed

@@ -6,7 +6,8 @@ import torch
 
 from ladder.gpu import on_device
 from ladder.product import Product
-from ladder.rungs import FULL, RUNGS, rung_names
+from ladder.rungs import RUNGS, rung_names
+from ladder.shape import FULL
 from ladder.timing import call_or_skip
 
 FAST = rung_names("cpu", FULL)
