@@ -1,11 +1,20 @@
-"""The operands of the lesson. The harness is in the folder ladder.
+"""The operands of the lesson, and where its rungs are. The harness is in the folder ladder.
 
-The fixtures import torch, so that `pytest-benchmark compare`, which reads this file, starts fast.
+torch is imported where it is needed, so that `pytest-benchmark compare`, which reads this file,
+starts fast.
 """
 
 import pytest
 
 pytest_plugins = ["ladder.plugin", "pytester"]  # the latter for tests/test_run.py
+
+
+def pytest_ladder_import_rungs():
+    """The rungs stand in the ladder in the order of these imports."""
+    import kernels  # noqa: F401
+    from beyond.microkernel import LANES
+
+    return {"simd": f"{32 * LANES}-bit SIMD"}
 
 
 def whole(array):
@@ -61,3 +70,28 @@ def tr(x_train, weights):
     from kernels import matmul_broadcast
 
     return matmul_broadcast(x_train, weights)
+
+
+def pytest_ladder_draw(config, folder):
+    """What the course draws."""
+    from ladder.figures import save
+
+    (x_train, _), *_ = config.pluginmanager.get_plugin("ladder-session").load_data()
+    save(draw_lesson, x_train[0], folder / "lesson.png")
+    return ["lesson.png"]
+
+
+def draw_lesson(figure, digit):
+    """A digit (784,), 50 random numbers, and how often 10,000 of them fall into each tenth."""
+    from kernels import rand, seed
+
+    seed(457428938475)
+    numbers = [rand() for _ in range(10_000)]
+    figure.set_size_inches(9, 3)
+    image, line, histogram = figure.subplots(1, 3)
+    image.imshow(digit.reshape(28, 28), cmap="gray")
+    line.plot(numbers[:50], marker=".")
+    line.set(ylim=(-0.03, 1.03), title="50 random numbers")
+    histogram.hist(numbers, range=(0, 1), edgecolor="white")
+    histogram.axhline(len(numbers) / 10, color="black", linestyle="--", linewidth=1)
+    histogram.set(title=f"{len(numbers):,} of them")

@@ -1,18 +1,17 @@
 """CUDA: one cell, a grid of cells in Python, then the same kernel on a GPU or in its simulator."""
 
-import time
-
 import pytest
 import torch
 from fastcore.test import test_close as close
 
 from kernels import launch_kernel, matmul_and_copy, matmul_cell
 from ladder.gpu import has_gpu, on_device
+from ladder.product import Product
 from ladder.rungs import RUNGS, rung_names
-from ladder.shape import SMALL
-from ladder.timing import call_or_skip
+from ladder.shape import SMALL, Shape
+from ladder.timing import call_or_skip, prove, synchronized
 
-pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("gpu_or_simulator")]
 GPU = rung_names("cuda")
 needs_gpu = pytest.mark.skipif(not has_gpu(), reason="there is no GPU to time")
 
@@ -53,60 +52,89 @@ def test_streams_and_devices(rung, dense):
 # ---- Timed, on a GPU only ----------------------------------------------------------
 
 
-def synchronized():
-    """A clock for the GPU: wait until it has finished, then read the time in seconds."""
-    torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 @needs_gpu
+@pytest.mark.ladder
 @pytest.mark.benchmark(timer=synchronized)
-def test_rung(time_rung, rung, shape, product):
+def test_rung(time_rung, benchmark, rung, shape, product):
     """The product alone: operands on the GPU, calls in a row, then a wait for the last."""
-    time_rung(f"matmul {shape}", rung, product)
+    benchmark.group = f"matmul {shape}"
+    time_rung(rung, product)
 
 
 @needs_gpu
-def test_rung_and_copy(timed, rung, shape, product, dense):
+def test_rung_and_copy(timed, benchmark, rung, shape, product, dense):
     """As the course times it: the product and its way back to the host."""
-    matmul = RUNGS[rung].fn
-    dense.check(call_or_skip(matmul, *on_device("cuda", dense.a, dense.b)))
-    a, b = product.a.cuda(), product.b.cuda()
-    timed(f"matmul {shape} and copy to the host", product.check, lambda: matmul(a, b).cpu())
+
+    def matmul_and_copy_back(a, b):
+        return rung.fn(a, b).cpu()
+
+    prove(rung, dense)
+    benchmark.group = f"matmul {shape} and copy to the host"
+    timed(product.check, matmul_and_copy_back, product.a.cuda(), product.b.cuda())
 
 
 @needs_gpu
-@pytest.mark.benchmark(timer=synchronized)
-@pytest.mark.parametrize("rung", GPU)
+@pytest.mark.benchmark(timer=synchronized, group=f"100 x matmul {SMALL} in a CUDA graph")
+@pytest.mark.parametrize("rung", GPU, indirect=True)
 def test_rung_in_a_graph(timed, rung, small_product):
     """The GPU's time alone: 100 products in a CUDA graph, which one call launches."""
-    if rung == "matmul_cuda":
+    if rung.name == "matmul_cuda":
         pytest.skip("a graph records torch's current stream, and not Numba's default one")
-    matmul, graph = RUNGS[rung].fn, torch.cuda.CUDAGraph()
+    graph = torch.cuda.CUDAGraph()
     a, b = on_device("cuda", small_product.a, small_product.b)
-    call_or_skip(matmul, a, b)
+    call_or_skip(rung.fn, a, b)
     with torch.cuda.graph(graph):
         for _ in range(100):
-            c = matmul(a, b)
+            c = rung.fn(a, b)
     c.fill_(torch.nan)  # the graph has to compute it
-    group = f"100 x matmul {SMALL} in a CUDA graph"
-    timed(group, small_product.check, lambda: graph.replay() or c)
+
+    def replay():
+        graph.replay()
+        return c
+
+    timed(small_product.check, replay)
+
+
+READS = {"torch.max": torch.max, "torch.sum": torch.sum}
 
 
 @needs_gpu
-@pytest.mark.benchmark(timer=synchronized)
-@pytest.mark.parametrize("way", ["torch.max", "torch.sum"])
-def test_read_limit(timed, way, x_train):
+@pytest.mark.ladder
+@pytest.mark.benchmark(timer=synchronized, group="limit")
+@pytest.mark.parametrize("way", READS)
+def test_read_limit(timed, benchmark, way, x_train):
+    read, x = READS[way], x_train.cuda()
+    expected = read(x_train.double()).item()
+
     def check(result):
-        return abs(result.item() / read(x_train.double()).item() - 1) < 1e-3
+        assert abs(result.item() / expected - 1) < 1e-3
 
-    read, x = {"torch.max": torch.max, "torch.sum": torch.sum}[way], x_train.cuda()
-    timed("limit", check, read, x, limit="bytes", way=way, device="cuda", work=x.nbytes)
+    benchmark.extra_info.update(limit="memory", way=way, device="cuda", work=x.nbytes)
+    timed(check, read, x)
 
 
 @needs_gpu
-@pytest.mark.benchmark(timer=synchronized)
-def test_multiply_add_limit(timed):
-    x, flops = torch.full((4096, 4096), 0.5, device="cuda"), 2 * 4096**3
-    about = {"limit": "flops", "way": "torch.matmul", "device": "cuda", "work": flops}
-    timed("limit", lambda c: (c == 1024).all().item(), torch.matmul, x, x, **about)
+@pytest.mark.ladder
+@pytest.mark.benchmark(timer=synchronized, group="limit")
+def test_multiply_add_limit(timed, benchmark):
+    x, work = torch.full((4096, 4096), 0.5, device="cuda"), 2 * 4096**3
+
+    def check(c):
+        assert (c == 1024).all()
+
+    benchmark.extra_info.update(limit="arithmetic", way="torch.matmul", device="cuda", work=work)
+    timed(check, torch.matmul, x, x)
+
+
+@needs_gpu
+@pytest.mark.ladder
+@pytest.mark.benchmark(timer=synchronized, group="limit")
+@pytest.mark.parametrize("rung", ["matmul_torch_cuda", "matmul_cuda_launch"], indirect=True)
+def test_call_limit(timed, benchmark, rung):
+    """A product of one number by one: what a call costs that has nothing to do."""
+    product = Product.random(Shape(1, 1, 1))
+    way = f"{rung.name} of 1x1x1"
+    benchmark.extra_info.update(limit="call", way=way, device="cuda", work=1)
+    a, b = product.a.cuda(), product.b.cuda()
+    call_or_skip(rung.fn, a, b)
+    timed(product.check, rung.fn, a, b)

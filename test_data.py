@@ -78,27 +78,40 @@ ELEMENT = {
 BOTH_ENDS = {"python": lambda y: (min(y), max(y)), "torch": lambda y: (y.min(), y.max())}
 
 
+@pytest.mark.benchmark(group="one image as 28 rows")
 @pytest.mark.parametrize("way", IMAGE_ROWS)
 def test_image_rows(timed, way, lst1, img, x_train):
     def check(rows):
-        return torch.tensor(img).equal(torch.as_tensor(rows))
+        assert torch.tensor(img).equal(torch.as_tensor(rows))
 
-    timed("one image as 28 rows", check, IMAGE_ROWS[way], lst1, x_train[0])
+    timed(check, IMAGE_ROWS[way], lst1, x_train[0])
 
 
+def check_element(value):
+    assert value == 0.98828125
+
+
+@pytest.mark.benchmark(group="one element")
 @pytest.mark.parametrize("way", ELEMENT)
 def test_element(timed, way, img):
     wrap, get = ELEMENT[way]
-    timed("one element", lambda value: value == 0.98828125, get, wrap(img))
+    timed(check_element, get, wrap(img))
 
 
+def check_ends(ends):
+    assert ends == (0, 9)
+
+
+@pytest.mark.benchmark(group="min and max")
 @pytest.mark.parametrize("way", BOTH_ENDS)
 def test_both_ends(timed, way, y_train):
-    timed("min and max", lambda ends: ends == (0, 9), BOTH_ENDS[way], y_train)
+    timed(check_ends, BOTH_ENDS[way], y_train)
 
 
+def check_sample(parts):
+    assert [len(x) for x, _ in parts] == [1000, 200, 200]
+
+
+@pytest.mark.benchmark(group="load the sample")
 def test_load(timed):
-    def check(parts):
-        return [len(x) for x, _ in parts] == [1000, 200, 200]
-
-    timed("load the sample", check, kernels.load_mnist, path_sample)
+    timed(check_sample, kernels.load_mnist, path_sample)

@@ -6,43 +6,60 @@ import sys
 
 def main(argv):
     """Show saved runs, or compare two commits; return the exit status."""
-    import argparse
-    import re
-    from pathlib import Path
-    from shutil import get_terminal_size
-
-    from ladder import compare, tables
-    from ladder.result import Run
+    from ladder import compare
 
     if argv[:1] == ["compare"]:
         return compare.main(argv[1:])
-    about = "The ladder of a saved run, or of several side by side. For commits: compare --help."
-    parser = argparse.ArgumentParser(prog="python -m ladder", description=about)
+    show(argv)
+    return 0
+
+
+def show(argv):
+    """Print the ladder of a saved run, or of several side by side."""
+    import argparse
+    from pathlib import Path
+    from shutil import get_terminal_size
+
+    from ladder import export
+    from ladder.report import report
+    from ladder.run import Run
+    from ladder.side_by_side import side_by_side
+    from ladder.text import encodable
+
+    description = (
+        "The ladder of a saved run, or of several side by side. For commits: compare --help."
+    )
+    parser = argparse.ArgumentParser(prog="python -m ladder", description=description)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a file of --benchmark-json")
-    parser.add_argument("--readme", metavar="FILE", help="put the first between its markers")
+    parser.add_argument("--csv", action="store_true", help="as comma-separated values, in seconds")
+    parser.add_argument("--markdown", action="store_true", help="as tables of Markdown")
+    parser.add_argument("--figures", metavar="DIR", help="draw the ladder and the roofline there")
+    parser.add_argument("--readme", metavar="FILE", help="replace what stands between its markers")
     args = parser.parse_args(argv)
     stems = [Path(path).stem for path in args.runs]
     names = stems if len(set(stems)) == len(stems) else args.runs
     runs = dict(zip(names, map(Run.load, args.runs), strict=True))
-    run = runs[names[0]]
+    first = runs[names[0]]
+    width, _ = get_terminal_size((80, 24))
+    if args.figures:
+        from ladder import figures
 
-    def ladders(columns):
-        lines = [line for line, _ in tables.report(run, columns)]
-        return [*lines, *tables.folded(["Measured on: " + ", ".join(tables.machine(run))], columns)]
-
-    if args.readme:
-        text = "\n".join(["```text", *ladders(230)[1:], "```"])
-        markers = r"(?s)(?<=<!-- ladder: begin -->\n).*(?=\n<!-- ladder: end -->)"
-        old = Path(args.readme).read_text(encoding="utf-8")
-        new, count = re.subn(markers, lambda _: text, old)
-        if not count:
-            raise ValueError(f"{args.readme}: has no <!-- ladder: begin --> with an end below")
-        Path(args.readme).write_text(new, encoding="utf-8")
-    columns, _ = get_terminal_size((100, 24))
-    for line in tables.side_by_side(runs) if len(runs) > 1 else ladders(columns):
-        print(tables.encodable(line, sys.stdout.encoding))
+        Path(args.figures).mkdir(parents=True, exist_ok=True)
+        lines = [f"drawn in {args.figures}: {', '.join(figures.draw(args.figures, first))}"]
+    elif args.readme:
+        export.into_readme(args.readme, first)
+        lines = []
+    elif args.csv:
+        lines = export.csv_lines(runs)
+    elif args.markdown:
+        lines = export.markdown_lines(first)
+    elif len(runs) > 1:
+        lines = side_by_side(runs, width)
+    else:
+        lines = [line for line, _ in report(first, width)]
+    for line in lines:
+        print(encodable(line, sys.stdout.encoding))
     sys.stdout.flush()
-    return 0
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from pathlib import Path
 from statistics import median
 
 from ladder.mnist import path_gz
-from ladder.tables import aligned, encodable, seconds, times
+from ladder.text import aligned, encodable, seconds, times
 
 WORDS = "same", "unclear", "faster", "slower"
 BLOCK = 4  # processes of each side, after which those benchmarks go on that are unclear
-CONFIRMED = 6  # processes of each side, before anything is called faster or slower
+CONFIRMED = 2 * BLOCK  # processes of each side, before anything is called faster or slower
 
 
 @dataclass
@@ -41,31 +41,60 @@ def judge(base, new, threshold):
     slowest quarter, which something else may have disturbed. Faster and slower mean that all of
     it is beyond the ``threshold`` (0.05 is 5%), on enough processes; the same, that all is within."""
     enough = min(len(base), len(new)) >= CONFIRMED
-    base, new = (sorted(x)[: max(1, len(x) - max(1, len(x) // 4))] for x in (base, new))
-    low, high, edge = min(base) / max(new), max(base) / min(new), 1 + threshold
-    if 1 / edge <= low and high <= edge and len(base) > 1 < len(new):
+    base, new = without_slowest(base), without_slowest(new)
+    low, high = min(base) / max(new), max(base) / min(new)
+    edge = 1 + threshold
+    if low >= 1 / edge and high <= edge and min(len(base), len(new)) > 1:
         return "same", low, high
-    if enough and (high < 1 / edge or low > edge):
-        return "slower" if high < 1 else "faster", low, high
+    if enough and low > edge:
+        return "faster", low, high
+    if enough and high < 1 / edge:
+        return "slower", low, high
     return "unclear", low, high
+
+
+def without_slowest(times):
+    """Return the times without the slowest quarter, which is at least one, if there are more."""
+    dropped = max(1, len(times) // 4)
+    return sorted(times)[: max(1, len(times) - dropped)]
 
 
 # ---- git ---------------------------------------------------------------------------
 
 
 def git(*args):
-    done = subprocess.run(["git", *args], capture_output=True, text=True, errors="replace")
+    try:
+        done = subprocess.run(["git", *args], capture_output=True, text=True, errors="replace")
+    except FileNotFoundError:
+        raise ValueError("git is not installed, which checks the commits out") from None
     if done.returncode:
-        raise ValueError(f"git: {done.stderr.strip()}")
+        said = done.stderr.strip() or "it said nothing"
+        raise ValueError(f"git {' '.join(args)}: status {done.returncode}: {said}")
     return done.stdout.strip()
+
+
+def untracked_code():
+    """Return the Python files that git doesn't know, but for those of virtual environments."""
+    found = []
+    environments = {Path(x).parent for x in untracked("pyvenv.cfg")}
+    for name in untracked("*.py"):
+        if not environments & set(Path(name).parents):
+            found.append(name)
+    return found
+
+
+def untracked(pattern):
+    listed = git("ls-files", "--others", "--exclude-standard", "--", pattern, f"**/{pattern}")
+    return listed.splitlines()
 
 
 def commit_of(revision):
     """Return the id of the commit that a user's word means; None means the working tree."""
     if revision:
         return git("rev-list", "-1", "--end-of-options", revision, "--")
-    if new := git("ls-files", "--others", "--exclude-standard"):
-        raise ValueError(f"git doesn't know these files yet, git add them: {new.split()}")
+    if missing := untracked_code():
+        names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
+        tell(f"left out, as git doesn't know them yet (git add takes them in): {names}")
     who = "-c", "user.name=compare", "-c", "user.email=compare"
     return git(*who, "stash", "create") or commit_of("HEAD")
 
@@ -148,7 +177,7 @@ def tell(text):
 def table(sides, found):
     """Yield the lines of the result, the slower ones last, where they are seen."""
     base, new = (side.times for side in sides)
-    rows = [("benchmark", "base", "new", "speed", "at least", "at most", "verdict")]
+    rows = [("benchmark", "base", "new", "speed", "worst case", "best case", "verdict")]
     for name, (word, *interval) in sorted(found.items(), key=lambda x: WORDS.index(x[1][0])):
         old, now = median(base[name]), median(new[name])
         speeds = map(times, (old / now, *interval))

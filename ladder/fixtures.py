@@ -1,33 +1,50 @@
 """The data and the products on which the rungs are tried."""
 
 import sys
-from functools import cache
 
 import pytest
 
-from ladder.mnist import load_mnist
+from ladder.gpu import SIMULATED, has_gpu
 from ladder.product import Product
-from ladder.shape import FULL, SMALL
+from ladder.rungs import RUNGS
+from ladder.shape import FULL, SMALL, Shape
 from ladder.timing import need_memory, time_rung, timed  # noqa: F401
-
-load_once = cache(load_mnist)
 
 
 @pytest.fixture(scope="session")
 def mnist(request):
     """``((x_train, y_train), (x_valid, y_valid), (x_test, y_test))`` as in the file."""
-    path, why = request.config.getoption("mnist")
+    session = request.config.pluginmanager.get_plugin("ladder-session")
     try:
-        return load_once(path)
+        return session.load_data()
     except (OSError, ValueError) as error:
-        advice = f"{path} was {why}. Give another file, or run with --mnist=sample."
+        path, why = session.data
+        advice = f"{path} was {why}. {what_to_do(why)}, or run with --mnist=sample."
         pytest.exit(f"{error}\n{advice}", pytest.ExitCode.USAGE_ERROR)
+
+
+def what_to_do(why):
+    if why == "found there":
+        return "Delete it, and the next run downloads it again"
+    return "Give another file"
+
+
+@pytest.fixture
+def rung(request):
+    """The `Rung` of the name in the test's id."""
+    return RUNGS[request.param]
+
+
+@pytest.fixture
+def shape(request):
+    """The `Shape` in the test's id."""
+    return Shape.parse(request.param)
 
 
 @pytest.fixture(scope="session")
 def dense():
     """A product without the zeros at the edges of every digit."""
-    return Product.random("3x50x7")
+    return Product.random(Shape(3, 50, 7))
 
 
 @pytest.fixture(scope="session")
@@ -37,22 +54,29 @@ def small_product(m1, m2, t1):
 
 @pytest.fixture(scope="session")
 def full_product(x_train, weights, tr):
-    need_memory(50_000, 784, 10)
+    need_memory(FULL)
     return Product(x_train, weights, tr)
 
 
 @pytest.fixture
 def product(request, shape):
-    """The `Product` of the shape "MxKxN" on which the test runs."""
-    if fixture := {str(SMALL): "small_product", str(FULL): "full_product"}.get(shape):
-        return request.getfixturevalue(fixture)
-    need_memory(*map(int, shape.split("x")))
+    """The `Product` of the shape on which the test runs: the lesson's own, or a random one."""
+    if shape == SMALL:
+        return request.getfixturevalue("small_product")
+    if shape == FULL:
+        return request.getfixturevalue("full_product")
+    need_memory(shape)
     return Product.random(shape)
 
 
 @pytest.fixture(scope="module")
-def patient_simulator():
-    """The simulator's scheduler polls its threads; let these run more often in between."""
+def gpu_or_simulator():
+    """Skips what needs a GPU or Numba's simulator of one where there is neither.
+
+    The simulator's scheduler polls its threads; here they run more often in between.
+    """
+    if not (has_gpu() or SIMULATED):
+        pytest.skip("there is no GPU, and Numba was imported before its simulator could be chosen")
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield

@@ -12,4 +12,6 @@ def has_gpu():
 
 def on_device(device, *tensors):
     """Return the tensors where a rung of a device takes them; the simulator takes the CPU's."""
-    return [x.cuda() if device == "cuda" and has_gpu() else x for x in tensors]
+    if device == "cuda" and has_gpu():
+        return [tensor.cuda() for tensor in tensors]
+    return list(tensors)

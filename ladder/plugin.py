@@ -1,223 +1,177 @@
-"""The plugin of pytest: options, what is collected, what a run says and saves. torch and the rungs
-are imported when a run is configured, after the machine has been looked at."""
+"""The plugin of pytest: its options, and how a run begins.
+
+torch, Numba and the rungs are imported when a run is configured, after the machine was looked at.
+"""
 
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from contextlib import nullcontext, suppress
-from datetime import datetime
+from collections import Counter
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-from packaging.version import Version
 
-from ladder import figures, machine, tables
+from ladder import hooks, machine
 from ladder.mnist import find_mnist
-from ladder.result import Result, Run
-from ladder.rungs import RUNGS
+from ladder.session import Session
 from ladder.shape import Shape
 
 LIBRARIES = "torch", "numba", "numba-cuda", "numpy", "fastcore", "pytest-benchmark"
-LADDER = "test_rung", "test_read_limit", "test_multiply_add_limit"
-suite, untimed = pytest.StashKey(), pytest.StashKey()
 
 
-def pytest_addoption(parser):
+def pytest_addhooks(pluginmanager):
+    pluginmanager.add_hookspecs(hooks)
+
+
+def pytest_addoption(parser, pluginmanager):
+    if not pluginmanager.hasplugin("benchmark"):
+        how = "python -m pip install -r requirements.txt, and no -p no:benchmark"
+        raise pytest.UsageError(f"pytest-benchmark is not there, which times the rungs: {how}")
+    group = parser.getgroup("ladder")
     what = "auto (default) takes data/mnist.pkl.gz, downloads it there, or else takes the sample"
-    parser.addoption("--mnist", default="auto", metavar="auto|sample|PATH", help=what)
-    what = "make a ladder of this shape, instead of those of the course; may be repeated"
-    parser.addoption("--shape", action="append", default=[], metavar="MxKxN", help=what)
-    parser.addoption("--figures", metavar="DIR", help="draw the ladder and the lesson there")
+    group.addoption("--mnist", default="auto", metavar="auto|sample|PATH", help=what)
+    what = "make a ladder of this shape, instead of the default ones; may be repeated"
+    group.addoption("--shape", action="append", default=[], metavar="MxKxN", help=what)
+    group.addoption("--figures", metavar="DIR", help="draw the ladder and the lesson there")
 
 
 def pytest_configure(config):
+    refuse_what_cannot_work(config)
+    shapes = asked_shapes(config)
+    data = find_data(config)
+    end_as_by_ctrl_c(config)
+    cores, why = machine.cores()
+    about = {
+        "data": data[0].name,
+        "cores": cores,
+        "why_cores": why,
+        "settings": machine.settings(),
+        "environment": machine.fingerprints(),
+        "clock": config.getoption("benchmark_timer") or "",
+        "libraries": versions(),
+    }
+    machine.limit_threads(cores)
+    with warnings.catch_warnings(record=True) as caught:
+        about |= import_rungs(config)
+    about["notes"] = notes(str(warning.message).partition("\n")[0] for warning in caught)
+    config.pluginmanager.import_plugin("ladder.fixtures")
+    session = Session(config, about, data, shapes)
+    config.pluginmanager.register(session, "ladder-session")
+
+
+def refuse_what_cannot_work(config):
     if not __debug__:
         raise pytest.UsageError("python -O drops assert, and with it every check")
     if config.getoption("forked", False):
         raise pytest.UsageError("--forked would hang: torch's threads don't survive a fork")
-    for shape in config.getoption("shape"):
-        try:
-            Shape.parse(shape)
-        except ValueError as error:
-            raise pytest.UsageError(f"--shape={error}") from None
+    if config.getoption("codspeed", False):
+        what = "pytest-codspeed takes pytest-benchmark's place, which this suite needs"
+        raise pytest.UsageError(f"--codspeed: {what}: leave it out, and add -p no:codspeed")
+
+
+def asked_shapes(config):
+    """Return the shapes of ``--shape``, without repetition."""
+    try:
+        return list(dict.fromkeys(map(Shape.parse, config.getoption("shape"))))
+    except ValueError as error:
+        raise pytest.UsageError(f"--shape={error}") from None
+
+
+def find_data(config):
+    """Return the path of the data and why it is that one; make the folder for pictures."""
     here = config.invocation_params.dir
-    idle = config.getoption("help") or config.getoption("collectonly")  # and nothing is downloaded
+    idle = config.getoption("help") or config.getoption("collectonly")
     try:
         if folder := config.getoption("figures"):
             (here / folder).mkdir(parents=True, exist_ok=True)
-        mnist = find_mnist("sample" if idle else config.getoption("mnist"), here)
+        return find_mnist("sample" if idle else config.getoption("mnist"), here)
     except (OSError, ValueError) as error:
         raise pytest.UsageError(str(error)) from None
-    config.option.mnist = mnist  # from here on the path, and why it is that one
-    cores, why = machine.cores()
-    about = {"data": mnist[0].name, "cores": cores, "why": why, "settings": machine.settings()}
-    machine.limit_threads(cores)
-    with warnings.catch_warnings(record=True) as caught:
-        about |= {"libraries": versions()} | import_rungs()
-    about["notes"] = [str(warning.message).partition("\n")[0] for warning in caught]
-    config.stash[suite], config.stash[untimed] = about, {}
-    config.pluginmanager.import_plugin("ladder.fixtures")
+
+
+def end_as_by_ctrl_c(config):
+    """End a run as Ctrl-C does, results and all, when a batch system or a container stops it."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        config.add_cleanup(lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def versions():
-    """Return ``{library: version}`` of those that are installed, if they work together."""
+    """Return ``{library: version}`` of those that are installed."""
     found = {}
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
-    numba_cuda, numpy = (Version(found.get(name, "1")) for name in ("numba-cuda", "numpy"))
-    if numba_cuda < Version("0.31") and numpy >= Version("2.5"):
-        what = f"numba-cuda {numba_cuda} doesn't work with numpy {numpy}"
-        raise pytest.UsageError(f"{what}: pip install 'numpy<2.5'")
     return found
 
 
-def import_rungs():
+def import_rungs(config):
     """Import torch, Numba and the rungs, and return what a run says of them."""
     try:
         import torch
 
         if not torch.cuda.is_available():
-            os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")  # read when Numba is imported
+            choose_simulator()
         os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")  # of each small product
         import numba
 
-        import beyond  # which registers the rungs, those of kernels.py first
-        from ladder.gpu import has_gpu
+        threads = start_threads(torch, numba)
+        about = config.hook.pytest_ladder_import_rungs() or {}
+        from ladder.gpu import SIMULATED, has_gpu
     except Exception as error:  # whoever writes a rung makes mistakes
-        root, frames = Path(__file__).parent.parent, traceback.extract_tb(error.__traceback__)
-        ours = [x for x in frames if Path(x.filename).parent in (root, root / "beyond")]
-        place = "".join(f"{x.filename}:{x.lineno}: " for x in ours[-1:])
-        raise pytest.UsageError(f"{place}{type(error).__name__}: {error}") from None
+        raise pytest.UsageError(f"{place_of(error, config.rootpath)}{one_line(error)}") from None
     if numba.config.DISABLE_JIT:
         raise pytest.UsageError("NUMBA_DISABLE_JIT is set: no rung could be compiled")
-    threads = f"torch {torch.get_num_threads()}, numba {numba.config.NUMBA_NUM_THREADS} threads"
-    gpu = {"gpu": torch.cuda.get_device_name()} if has_gpu() else {}
-    return {"simd": f"{32 * beyond.microkernel.LANES}-bit SIMD", "threads": threads} | gpu
+    about |= {"threads": threads, "simulated": SIMULATED}
+    return about | ({"gpu": torch.cuda.get_device_name()} if has_gpu() else {})
 
 
-def pytest_report_header(config):
-    about, (path, why) = config.stash[suite], config.getoption("mnist")
-    gpu = about.get("gpu", "none; its rungs are tested in Numba's simulator, and not timed")
-    cpu = f"{about['cores']} cores ({about['why']}), {about['threads']}, {about['simd']}"
-    lines = [f"mnist: {path} ({why})", f"gpu: {gpu}", f"cpu: {cpu}"]
-    return lines + [f"set: {name}={value}" for name, value in about["settings"].items()]
+def choose_simulator():
+    """Let Numba simulate a GPU: it looks when its CUDA part is imported, for the first time."""
+    os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
+    numba = sys.modules.get("numba")
+    if numba and "numba.cuda" not in sys.modules:  # it has read the environment already
+        numba.config.ENABLE_CUDASIM = int(os.environ["NUMBA_ENABLE_CUDASIM"] or 0)
 
 
-# ---- What is collected -------------------------------------------------------------
+def start_threads(torch, numba):
+    """Start Numba's threads, and return how many threads both libraries use.
 
-
-def pytest_generate_tests(metafunc):
-    """Give a test of ``rung, shape`` all rungs of its device, with their shapes or ``--shape``."""
-    test, own = metafunc.definition, metafunc.config.getoption("shape")
-    if {"rung", "shape"} <= {*metafunc.fixturenames}:
-        device = "cuda" if test.get_closest_marker("cuda") else "cpu"
-        rungs = [rung for rung in RUNGS.values() if rung.device == device]
-        cases = [
-            (rung.name, str(shape)) for rung in rungs for shape in dict.fromkeys(own or rung.shapes)
-        ]
-        metafunc.parametrize("rung, shape", cases)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config, items):
-    """Deselect what times nothing, instead of skipping it; and for --shape all but the ladder."""
-    kept, own = items[:], config.getoption("shape")
-    if own or config.getoption("benchmark_only"):
-        kept = [item for item in kept if "benchmark" in item.fixturenames]
-    if own:
-        kept = [item for item in kept if item.originalname in LADDER]
-    if dropped := [item for item in items if item not in kept]:
-        config.hook.pytest_deselected(items=dropped)
-    items[:] = kept
-
-
-# ---- What is said and saved --------------------------------------------------------
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    """Note why a rung of the ladder was not timed."""
-    report = yield
-    if {"time_rung", "rung", "shape"} <= {*getattr(item, "fixturenames", ())}:
-        name, shape = (item.callspec.params[key] for key in ("rung", "shape"))
-        result = Result.of(RUNGS[name], shape)
-        if report.failed:
-            what = f"{call.excinfo.typename}: {call.excinfo.value}"
-            result.reason = f"it failed: {what}".partition("\n")[0]
-        elif report.skipped:
-            result.reason = report.longrepr[2].removeprefix("Skipped: ")
-        if result.reason or report.when == "call":  # what failed may pass when it is run again
-            item.config.stash[untimed][name, shape] = result
-    return report
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_benchmark_update_machine_info(machine_info):
-    for key in "hz_actual", "hz_actual_friendly":  # they would make every two runs differ
-        machine_info["cpu"].pop(key, None)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_benchmark_update_json(config, output_json):
-    skipped = [result.written() for result in config.stash[untimed].values() if result.reason]
-    output_json |= {"suite": config.stash[suite], "skipped": skipped}
-    if not config.getoption("benchmark_save_data"):
-        for bench in output_json["benchmarks"]:
-            bench["stats"].pop("data", None)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_sessionfinish(session):
-    """Say at the very end, and draw, what the run has measured, whatever else has failed."""
-    config = session.config
+    Numba's OpenMP layer sets the number of torch's threads when it starts. So it starts now, and
+    torch gets its own number back.
+    """
+    own = torch.get_num_threads()
     try:
-        return (yield)
-    except OSError as error:  # pytest-benchmark could not write
-        say(config, f"ERROR: this run could not be saved: {error}", "red")
-        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-    finally:  # also if pytest-benchmark raises, as it does for a regression
-        run, reporter = run_so_far(config), config.pluginmanager.get_plugin("terminalreporter")
-        for line, style in tables.report(run, reporter._tw.fullwidth if reporter else 100):
-            say(config, line, style)
-        for line in config.stash[suite]["notes"]:
-            say(config, f"note: {line}")
-        if folder := config.getoption("figures"):
-            say(config, draw(config, run, config.invocation_params.dir / folder))
+        numba.get_num_threads()
+    except ValueError as error:  # there is no such threading layer
+        warnings.warn(str(error), stacklevel=1)
+    if torch.get_num_threads() != own:
+        torch.set_num_threads(own)
+    return f"torch {own}, numba {numba.config.NUMBA_NUM_THREADS} threads"
 
 
-def run_so_far(config):
-    session = config._benchmarksession
-    found = [x.as_dict(include_data=False) for x in session.benchmarks if x and not x.has_error]
-    saved = {"benchmarks": found, "datetime": datetime.now().isoformat()}
-    if config.getoption("figures"):  # which takes a second
-        saved["machine_info"] = session.get_machine_info()
-    pytest_benchmark_update_json(config, saved)
-    return Run(saved)
+def place_of(error, root):
+    """Return "file:line: " of the project's innermost line in a traceback, or ""."""
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        ours = root in path.parents and "site-packages" not in path.parts
+        if ours and root / "ladder" not in path.parents:
+            place = f"{frame.filename}:{frame.lineno}: "
+    return place
 
 
-def draw(config, run, folder):
-    """Draw a run and the lesson; return what to say of it."""
-    from kernels import rand, seed
-    from ladder.fixtures import load_once
-
-    try:
-        (x_train, _), *_ = load_once(config.getoption("mnist")[0])
-        seed(457428938475)
-        names = [figures.draw_lesson(folder, x_train[0], [rand() for _ in range(10_000)])]
-        names += [figures.draw_ladder(folder, run)] if run.shapes else []
-        return f"drawn in {folder}: {', '.join(names)}"
-    except Exception as error:  # the times matter more than their picture
-        return f"not drawn: {type(error).__name__}: {error}".partition("\n")[0]
+def one_line(error):
+    return f"{type(error).__name__}: {error}"
 
 
-def say(config, line, style=""):
-    line = tables.encodable(line, getattr(sys.stdout, "encoding", None))
-    if reporter := config.pluginmanager.get_plugin("terminalreporter"):
-        reporter.write_line(line, **{style: True} if style else {})
-        return
-    capture = config.pluginmanager.get_plugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture else nullcontext():
-        print(line)
+def notes(messages):
+    """Return each message once, with how often it came."""
+    counts = Counter(messages)
+    return [f"{text} ({n} times)" if n > 1 else text for text, n in counts.items()]

@@ -1,10 +1,12 @@
 """A product of two matrices, and the proof that a rung computes it."""
 
 from copy import copy
-from functools import cache
+from functools import lru_cache
 
 import torch
 from fastcore.test import test_close as close
+
+from ladder.shape import Shape
 
 
 class Product:
@@ -19,30 +21,34 @@ class Product:
         self.bound = a.shape[1] * 2**-24 * size + torch.finfo(torch.float32).tiny
 
     @classmethod
-    @cache
+    @lru_cache(maxsize=8)
     def random(cls, shape):
-        """Return one of dense random operands for a shape "MxKxN", the same in each run."""
-        m, k, n = map(int, shape.split("x"))
-        generator = torch.Generator().manual_seed(m * 10_000 + k * 100 + n)
-        return cls(*(torch.randn(size, generator=generator) for size in ((m, k), (k, n))))
+        """Return one of dense random operands for a `Shape`, the same in each run."""
+        generator = torch.Generator().manual_seed(shape.m * 10_000 + shape.k * 100 + shape.n)
+        a = torch.randn(shape.m, shape.k, generator=generator)
+        b = torch.randn(shape.k, shape.n, generator=generator)
+        return cls(a, b)
 
     @property
     def shape(self):
-        return f"{len(self.a)}x{len(self.b)}x{self.b.shape[1]}"
+        return Shape.of(self.a, self.b)
 
     def rows(self, rows):
         """Return the product of so many rows of a, repeated if there are fewer."""
-        product, times = copy(self), -(-rows // len(self.a))
-        for name in "a", "exact", "bound":
-            setattr(product, name, getattr(self, name).repeat(times, 1)[:rows])
+        times = -(-rows // len(self.a))
+        product = copy(self)
+        product.a = self.a.repeat(times, 1)[:rows]
+        product.exact = self.exact.repeat(times, 1)[:rows]
+        product.bound = self.bound.repeat(times, 1)[:rows]
         product.reference = None
         return product
 
     def check(self, c):
-        """Raise AssertionError unless ``c`` is the product, as a float32 tensor."""
+        """Raise AssertionError unless ``c`` is the product, as a contiguous float32 tensor."""
         assert isinstance(c, torch.Tensor), f"a {type(c)}, not a torch.Tensor"
         assert c.dtype == torch.float32, f"the dtype is {c.dtype}, not float32"
         assert c.shape == self.exact.shape, f"the shape is {c.shape}, not {self.exact.shape}"
+        assert c.is_contiguous(), "c is not contiguous: return c.contiguous()"
         check_close(c, self.exact, self.bound, "the float64 product")
         if self.reference is not None:
             check_close(c, self.reference, 2 * self.bound, "the reference")

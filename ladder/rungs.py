@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from ladder.shape import FULL, SMALL, Shape
 
@@ -17,10 +18,12 @@ class Rung:
 
     fn: Callable
     shapes: tuple[Shape, ...]
+    chapter: str
     device: str = "cpu"
     course: dict[Shape, float] = field(default_factory=dict)
+    yardstick: bool = False
     starts_anew: bool = False
-    same_as: Callable[[Shape], Callable | None] = lambda shape: None
+    same_as: Callable[[Shape], Callable | None] | None = None
 
     @property
     def name(self):
@@ -32,11 +35,6 @@ class Rung:
         return self.fn.__doc__.strip().partition("\n")[0]
 
     @property
-    def chapter(self):
-        book = "the course" if self.fn.__module__ == "kernels" else "beyond the course"
-        return f"{book}, on the GPU" if self.device == "cuda" else book
-
-    @property
     def source(self):
         """Its code as text, or "" where Python can't find it (in a notebook, say)."""
         try:
@@ -46,18 +44,15 @@ class Rung:
 
     def runs(self, shape):
         """Return the rung whose code this one runs at ``shape``: itself, or another."""
-        other = self.same_as(shape)
+        other = self.same_as(shape) if self.same_as else None
         return RUNGS[other.__name__].runs(shape) if other else self
 
-    def before(self, shape):
-        """Return the rung over which this one is a step at ``shape``, or None.
-
-        That is the rung above it in its chapter. A rung that starts anew, or runs the code of
-        another at this shape, is no step.
-        """
+    @property
+    def before(self):
+        """The rung above it in its chapter, over which it is a step; None if it starts anew."""
         chapter = [rung for rung in RUNGS.values() if rung.chapter == self.chapter]
         position = chapter.index(self)
-        if position == 0 or self.starts_anew or self.runs(shape) is not self:
+        if position == 0 or self.starts_anew:
             return None
         return chapter[position - 1]
 
@@ -70,7 +65,15 @@ def rung_names(device, *shapes):
     return [r.name for r in RUNGS.values() if r.device == device and {*shapes} <= {*r.shapes}]
 
 
-def rung(shapes=(SMALL, FULL), device="cpu", course=None, starts_anew=False, same_as=None):
+def rung(
+    shapes=(SMALL, FULL),
+    device="cpu",
+    course=None,
+    yardstick=False,
+    starts_anew=False,
+    same_as=None,
+    chapter="beyond the course",
+):
     """Make a rung of the function below, under its own name, in the order of definition.
 
     The function takes float32 tensors of shapes (M, K) and (K, N), and returns a new one, (M, N).
@@ -80,6 +83,7 @@ def rung(shapes=(SMALL, FULL), device="cpu", course=None, starts_anew=False, sam
     - ``shapes``: the shapes on which it is timed; only [SMALL] if it is too slow for FULL.
     - ``device``: "cpu" or "cuda".
     - ``course``: the notebook's own times in seconds, by shape.
+    - ``yardstick``: the other rungs of its device are compared with it.
     - ``starts_anew``: it is another idea, and no step over the rung above it.
     - ``same_as``: a function of a `Shape` that returns the rung whose code it runs there, or None.
 
@@ -93,15 +97,18 @@ def rung(shapes=(SMALL, FULL), device="cpu", course=None, starts_anew=False, sam
             raise ValueError(f"two rungs are named {name}: rename one")
         if not (fn.__doc__ or "").strip():
             raise ValueError(f"{name}: a rung has a docstring that says what is new")
-        for shape in shapes if isinstance(shapes, (list, tuple)) else [shapes]:
-            if not isinstance(shape, Shape) or isinstance(shapes, Shape):
-                raise ValueError(
-                    f"{name}: shapes is a list, such as [SMALL, Shape(64, 784, 10)], not {shapes}"
-                )
+        if not isinstance(shapes, (list, tuple)) or not all(isinstance(x, Shape) for x in shapes):
+            wanted = "a list such as [SMALL, Shape(64, 784, 10)]"
+            raise ValueError(f"{name}: shapes is {wanted}, not {shapes!r}")
         if device not in ("cpu", "cuda"):
             raise ValueError(f'{name}: the device is "cpu" or "cuda", not {device!r}')
-        options = {"same_as": same_as} if same_as else {}
-        RUNGS[name] = Rung(fn, tuple(shapes), device, course or {}, starts_anew, **options)
+        place = f"{chapter}, on the GPU" if device == "cuda" else chapter
+        RUNGS[name] = Rung(
+            fn, tuple(shapes), place, device, course or {}, yardstick, starts_anew, same_as
+        )
         return fn
 
     return register
+
+
+rung_of_the_course = partial(rung, chapter="the course")

@@ -47,7 +47,7 @@ def test_fast_rung(rung, ab):
 
 
 @pytest.mark.cuda
-@pytest.mark.usefixtures("patient_simulator")
+@pytest.mark.usefixtures("gpu_or_simulator")
 @pytest.mark.parametrize("rung", rung_names("cuda"))
 @settings(max_examples=30 if has_gpu() else 2)
 @given(operands(MANY if has_gpu() else FEW))

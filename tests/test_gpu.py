@@ -8,7 +8,7 @@ from beyond.gpu import cell_kernel
 from ladder.gpu import SIMULATED
 from ladder.rungs import RUNGS
 
-pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("patient_simulator")]
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("gpu_or_simulator")]
 
 BY_ADDRESS = [name for name, rung in RUNGS.items() if rung.fn.__module__ == "beyond.gpu"]
 

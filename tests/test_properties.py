@@ -51,7 +51,7 @@ def test_fast_rung(rung, ab):
 
 
 @pytest.mark.cuda
-@pytest.mark.usefixtures("patient_simulator")
+@pytest.mark.usefixtures("gpu_or_simulator")
 @parametrize(rung_names("cuda"), cases(EMPTY + TILES, GPU_LAYOUTS, (5, 8, 3)))
 def test_gpu_rung(rung, ab):
     check_gpu(rung, *ab)

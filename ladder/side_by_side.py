@@ -1,0 +1,66 @@
+"""Several runs side by side, as lines of text: a column a run, and speed-ups over the first."""
+
+from ladder.report import about, machine, marks, speed_up, time_of, warnings
+from ladder.run import Run
+from ladder.text import aligned, folded
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# Variables that differ between two shells, whatever is measured there.
+OF_A_SHELL = {"_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "PYTEST_CURRENT_TEST", "TERM"}
+
+
+def side_by_side(runs: dict[str, Run], width):
+    """Yield the lines of ``{name: run}``, for a terminal of so many columns."""
+    letters = dict(zip(LETTERS, runs.items(), strict=False))
+    if len(letters) < len(runs):
+        raise ValueError(f"{len(runs)} runs side by side are too many: {len(LETTERS)} at most")
+    lines = list(who_is_who(letters)) + list(differences(letters))
+    for shape in dict.fromkeys(shape for run in runs.values() for shape in run.shapes):
+        yield from folded(lines, width)
+        lines = []
+        yield ""
+        yield from aligned(table(letters, shape))
+        for letter, (_, run) in letters.items():
+            if shape in run.shapes:
+                lines += [f"{letter}: {line}" for line in about(run, shape)]
+    lines += ["", "×2 is twice as fast as A, ÷2 half as fast, ≈1 no different"]
+    for letter, (_, run) in letters.items():
+        lines += [f"{letter}: {line}" for line in marks(run.results)]
+    yield from folded(lines, width)
+
+
+def table(letters, shape):
+    """Return the cells of one shape: a row of headings, and a row for each rung."""
+    by_rung = [{x.rung: x for x in run.at(shape)} for _, run in letters.values()]
+    rows = [[str(shape), *letters]]
+    for rung in dict.fromkeys(rung for results in by_rung for rung in results):
+        row, first = [rung], by_rung[0].get(rung)
+        for (_, run), results in zip(letters.values(), by_rung, strict=True):
+            result = results.get(rung)
+            row.append(f"{time_of(result)} {speed_up(run, first, result)}" if result else "")
+        rows.append(row)
+    return rows
+
+
+def who_is_who(letters):
+    """Yield which run a letter is: its name, what only it has, its commit; what is wrong with it."""
+    facts = {letter: machine(run) for letter, (_, run) in letters.items()}
+    for letter, (name, run) in letters.items():
+        commit = run.saved.get("commit_info") or {}
+        own = [x for x in facts[letter] if not all(x in others for others in facts.values())]
+        if why := run.about.get("why_cores"):
+            own.append(f"{run.about.get('cores')} cores ({why})")
+        changes = " with changes" if commit.get("dirty") else ""
+        own.append(f"commit {(commit.get('id') or '?')[:8]}{changes}")
+        yield f"{letter}: {name}: {', '.join(own)}"
+        for line in warnings(run):
+            yield f"{letter}: {line}"
+
+
+def differences(letters):
+    """Yield what else differs between the runs: variables of the environment, by name."""
+    prints = [run.about.get("environment", {}) for _, run in letters.values()]
+    names = sorted({name for one in prints for name in one} - OF_A_SHELL)
+    differing = [name for name in names if len({one.get(name) for one in prints}) > 1]
+    if differing:
+        yield f"environment variables that differ: {', '.join(differing)}"
