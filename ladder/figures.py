@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ladder.report import DEVICES, machine, marks, time_of, warnings
-from ladder.text import seconds, size
+from ladder.text import folded, seconds, size
 
 GREY = "#595959"
 COLOURS = {"cpu": "#0072b2", "cuda": "#d55e00"}
@@ -42,7 +42,7 @@ def caption(figure, run, *more):
     facts = machine(run)
     middle = len(facts) // 2
     lines = [*warnings(run), *more, ", ".join(facts[:middle]), ", ".join(facts[middle:])]
-    figure.supxlabel("\n".join(lines), size=7, color=GREY)
+    figure.supxlabel("\n".join(folded(lines, 160)), size=7, color=GREY)
 
 
 # ---- The ladder --------------------------------------------------------------------
@@ -85,7 +85,8 @@ def draw_ladder(axes, run, shape):
             axes.plot(result.course, y, "D", color="white", markeredgecolor="black", ms=5)
         if y and result.chapter != results[y - 1].chapter:
             axes.axhline(y - 0.5, color=GREY, linewidth=0.8)
-            axes.text(edge, y - 0.5, f" {result.chapter}", size=6, color=GREY, va="bottom")
+            left = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+            axes.text(-0.01, y - 0.5, result.chapter, size=6, color=GREY, **left)
     rows = 0
     for device in devices:
         if bounds := limits[device]:
@@ -163,11 +164,9 @@ def draw_roof(axes, device, rates, low, high):
     xs = [low, min(max(ridge, low), high), high]
     ys = [min(x * rates["memory"], rates["arithmetic"]) / 1e9 for x in xs]
     axes.plot(xs, ys, color=COLOURS[device], linestyle=LINES[device], linewidth=1.2)
-    text = (
-        f"{DEVICES[device]}: {size(rates['memory'], 'B/s')}, then "
-        f"{size(rates['arithmetic'], 'FLOP/s')}"
-    )
-    axes.text(low * 1.1, ys[0] * 1.6, text, size=8, color=COLOURS[device])
+    memory, arithmetic = size(rates["memory"], "B/s"), size(rates["arithmetic"], "FLOP/s")
+    text = f"{DEVICES[device]}: {memory}, then {arithmetic} "
+    axes.text(high, ys[-1], text, size=8, color=COLOURS[device], ha="right", va="bottom")
 
 
 def label_fastest(axes, run, shape):

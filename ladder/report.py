@@ -157,10 +157,10 @@ def warnings(run):
     waited = max((result.waited for result in run.results), default=0)
     if disturbed or waited > NOISY:
         yield (
-            f"Something else was running: of {len(run.results)} times, {len(disturbed)} have a "
-            f"median of over {DISTURBED} times the shortest round, and a thread waited for a core "
-            f"up to {percent(waited)} of the time. Run it again when the machine is quiet, or in "
-            "one thread: OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1."
+            f"Something else was running: {len(disturbed)} of {len(run.results)} times are "
+            f"disturbed (??), and a thread waited for a core up to {percent(waited)} of the time. "
+            "Run it again when the machine is quiet, or in one thread: OMP_NUM_THREADS=1 "
+            "NUMBA_NUM_THREADS=1."
         )
 
 
@@ -228,8 +228,8 @@ def marks(results):
         "?": f"? noisy: half of the rounds spread over {NOISY:.0%} or more, or a thread waited for "
         "a core so long",
         "*": "* a single round: its spread is unknown",
-        "??": f"?? disturbed: the median is over {DISTURBED} times the shortest round, and says "
-        "little of the code",
+        "??": f"?? disturbed: the median is over {DISTURBED} times the shortest round, or a thread "
+        "waited for a core most of the time; it says little of the code",
     }
     doubts = {result.doubt for result in results}
     yield from (meaning for mark, meaning in meanings.items() if mark in doubts)

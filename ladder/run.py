@@ -27,8 +27,9 @@ def is_noisy(shortest, median, iqr, waited):
 
 def doubt(shortest, median, iqr, rounds, waited):
     """Return the mark of a time: "?" for a noisy one, "*" for a single round, whose spread is
-    unknown, "??" for a median of over twice the shortest round."""
-    if median > DISTURBED * shortest:
+    unknown, "??" for a median of over twice the shortest round, or a thread that waited for a core
+    most of the time."""
+    if median > DISTURBED * shortest or waited > 1 / DISTURBED:
         return "??"
     if rounds == 1:
         return "*"

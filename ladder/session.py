@@ -191,10 +191,10 @@ def is_benchmark(item):
 
 
 def reason(excinfo):
-    """Return an error as one line: its type, and the first line that says something.
+    """Return an error as one line: its type, and its first line.
 
-    Numba's errors begin with the stage of the compiler that failed.
+    Numba's errors begin with the stage of the compiler that failed, and end with the argument.
     """
-    lines = [line.strip() for line in str(excinfo.value).splitlines()]
-    useful = [line for line in lines if line and not line.startswith("Failed in nopython mode")]
-    return f"{excinfo.typename}: {useful[0] if useful else ''}"
+    lines = str(excinfo.value).splitlines() or [""]
+    arguments = [line.strip("- ") for line in lines if "Cannot determine Numba type of" in line]
+    return f"{excinfo.typename}: {(arguments or lines)[0]}"

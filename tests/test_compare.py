@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 
 from ladder import compare
 from ladder.compare import git, judge
+
+pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
 
 CONFTEST = """
 def pytest_addoption(parser):
@@ -35,17 +38,17 @@ def test_sleep(benchmark, name):
         now += TIMES[name] * next(rounds)
     benchmark.pedantic(sleep, rounds=2)
 """
-SIX = [1.0, 1.01, 1.02, 1.0, 1.01, 9.0]  # something has disturbed the last one
+EIGHT = [1.0, 1.01, 1.02, 1.0, 1.01, 1.0, 1.02, 9.0]  # something has disturbed the last one
 
 
 @pytest.mark.parametrize("base, new, word", [
-    (SIX, SIX, "same"),
-    (SIX, [1.3 * t for t in SIX], "slower"),
-    ([1.3 * t for t in SIX], SIX, "faster"),
-    (SIX[:4], [1.3 * t for t in SIX[:4]], "unclear"),  # too few to say so
-    (SIX, [1.04 * t for t in SIX], "unclear"),  # not all of it is within the threshold, or beyond
+    (EIGHT, EIGHT, "same"),
+    (EIGHT, [1.3 * t for t in EIGHT], "slower"),
+    ([1.3 * t for t in EIGHT], EIGHT, "faster"),
+    (EIGHT[:4], [1.3 * t for t in EIGHT[:4]], "unclear"),  # too few to say so
+    (EIGHT, [1.04 * t for t in EIGHT], "unclear"),  # not all of it is within the threshold, or beyond
     ([1.0, 1.5, 0.7, 1.2, 0.9, 1.1], [1.0, 1.5, 0.7, 1.2, 0.9, 1.1], "unclear"),  # not earned
-    (SIX, [2.0, 2.0, 2.0, 2.0, 1.0, 2.0], "unclear"),  # one of them was as fast
+    (EIGHT, [2.0, 2.0, 2.0, 2.0, 1.0, 2.0, 2.0, 2.0], "unclear"),  # one of them was as fast
     ([1.0], [1.0], "unclear"), (6 * [1.0] + [9.0, 9.0], 8 * [1.0], "same"),
 ])  # fmt: skip
 def test_verdict(base, new, word):
@@ -88,11 +91,12 @@ def test_compare(project, monkeypatch, capsys):
     """What is clear after four processes of each side goes on no more; pytest-benchmark finds them."""
     before = state(project)
     monkeypatch.setattr(compare, "BLOCK", 2)
+    monkeypatch.setattr(compare, "CONFIRMED", 6)
     args = "HEAD~1", "HEAD", "-k", "changes or steady or comes", "--shape=1x2x3"
     assert (compare.main(args), state(project)) == (1, before)
     output, errors = capsys.readouterr()
     assert [" ".join(line.split()) for line in output.splitlines()] == [
-        "benchmark base new speed at least at most verdict",
+        "benchmark base new speed worst case best case verdict",
         "test_sleep[steady] 4.00 s 4.16 s ÷1.04 ÷1.04 ÷1.04 same",
         "test_sleep[changes] 4.00 s 12.0 s ÷3.00 ÷3.00 ÷3.00 slower",
         "test_sleep[comes]: only in new (HEAD)",
@@ -118,15 +122,40 @@ def test_working_tree(project, monkeypatch, capsys):
     assert "test_sleep[changes] 12.0 s 4.00 s ×3.00 ×3.00 ×3.00 unclear" in output
 
 
+def test_untracked_files(project, monkeypatch, capsys):
+    """Those that aren't Python's, or a virtual environment's, are no matter; the others are named."""
+    for name in "notes.txt", "venv/pyvenv.cfg", "venv/lib/x.py", "new/mine.py":
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("")
+    monkeypatch.setattr(compare, "BLOCK", 2)
+    assert compare.main(["HEAD", "-k", "steady", "--max-runs=2"]) == 0
+    errors = capsys.readouterr().err
+    assert "as git doesn't know them yet (git add takes them in): new/mine.py\n" in errors
+
+
+def test_without_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="git is not installed"):
+        git("status")
+
+
 CANNOT = {  # the arguments, what is written over test_it.py or sent to the process, what is said
     "no commit": (["no-such"], "", "bad revision 'no-such'"),
     "selection": (["HEAD", "-k", "nothing"], "", "-k 'nothing' selects none"),
     "suite": (["HEAD"], "assert 0", r"suite fails in new \(working tree\), (.|\n)*assert 0"),
-    "untracked": (["HEAD"], "test_new.py", r"git add them: \['test_new.py'\]"),
+    "index": (["HEAD"], ".git/index.lock", r"git .*stash create: status 1"),
     "crash": (["HEAD"], "argparse.py", "Traceback(.|\n)*ZeroDivisionError"),  # found first
     "interrupt": (["HEAD"], "SIGINT", "stopped: this is what there is so far"),
     "hang-up": (["HEAD"], "SIGHUP", "stopped: this is what there is so far"),
 }
+
+
+def obey_ctrl_c():
+    """Let a child see Ctrl-C, which a script's background job ignores, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+OBEY_CTRL_C = obey_ctrl_c if os.name == "posix" else None
 
 
 @pytest.mark.parametrize("case", CANNOT)
@@ -137,14 +166,18 @@ def test_cannot_compare(project, case):
         pytest.skip("Windows has no such signals")
     if how.endswith(".py"):
         (project / how).write_text("1 / 0")
-    elif how == "assert 0":
+    elif how in ("assert 0", ".git/index.lock"):
         (project / "test_it.py").write_text(SUITE.replace("now +=", "assert 0; now +=") % "[1]")
     before = state(project)
+    lock = project / ".git/index.lock"
+    if how == ".git/index.lock":
+        lock.touch()
     command = [sys.executable, "-m", "ladder", "compare", *args]
-    child = subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
+    child = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, preexec_fn=OBEY_CTRL_C)
     if "SIG" in how:
         assert "benchmarks: " in child.stderr.readline()
         child.send_signal(getattr(signal, how))
     output, errors = child.communicate()
+    lock.unlink(missing_ok=True)
     assert (child.returncode, state(project)) == (2, before)
     assert re.search(message, errors) and ("Traceback" in errors) == (case == "crash")
