@@ -5,10 +5,10 @@ into chunks and wrapped in a Matrix; a random number generator is written; then 
 ladder, from three Python loops to a GPU. m1, m2, x_train, weights, t1 and tr are in conftest.py.
 
 A rung of the ladder is a function ``(a, b) -> c`` on float32 torch tensors of shapes
-(M, K), (K, N) and (M, N). The notebook calls each of them matmul. The decorator above it is all
-that it takes to have it checked, timed and shown: on SMALL (m1 @ m2) and FULL (x_train @ weights),
-unless ``shapes`` says otherwise; ``course`` is the notebook's own time in seconds, on a GPU with
-the copy back. The ladder goes on in the folder beyond.
+(M, K), (K, N) and (M, N). The notebook calls each of them matmul. The decorator `rung` above it is
+all that it takes to have it checked, timed and shown, on SMALL (m1 @ m2) and FULL
+(x_train @ weights) unless ``shapes`` says otherwise. ``course`` is the notebook's own time in
+seconds, on a GPU with the copy back. The ladder goes on in the folder beyond.
 """
 
 import math
@@ -31,12 +31,11 @@ def get_data(path=path_gz):
 
     The course's file is downloaded to ``path`` unless it is there. Images are float32,
     (n, 784); labels are int64, (n,). Raises OSError or ValueError if the file
-    can't be obtained, or if it is damaged. The notebook's urlretrieve and pickle.load, but the
-    download is checked, and no code from the pickle is run.
+    can't be obtained, or if it is damaged.
     """
     if not path.exists():
-        download_mnist(path)
-    return load_mnist(path)
+        download_mnist(path)  # urlretrieve in the notebook; here the content is checked
+    return load_mnist(path)  # pickle.load in the notebook; here no code in the file is run
 
 
 def chunks(x, sz):
@@ -93,19 +92,22 @@ def rand():
     return (x / 30269 + y / 30307 + z / 30323) % 1.0
 
 
-def fork(draw, tell=print):
-    """Print what ``draw()`` returns in this process, and in a forked copy of it.
+def fork(draw):
+    """Return the number that ``draw()`` gives in this process, and in a forked copy of it.
 
-    The copy has the same state, and so the same number, unless it seeds anew. Not on Windows.
+    The copy has the same state, and so the same number, unless it seeds anew. The notebook prints
+    both; here the copy sends its own through a pipe. Not on Windows.
     """
+    reader, writer = os.pipe()
     if child := os.fork():
-        tell(f"In parent: {draw()}")
         os.waitpid(child, 0)
-    else:
-        try:
-            tell(f"In child: {draw()}")
-        finally:
-            os._exit(os.EX_OK)
+        os.close(writer)
+        with open(reader) as pipe:
+            return draw(), float(pipe.read())
+    try:
+        os.write(writer, repr(draw()).encode())
+    finally:
+        os._exit(os.EX_OK)
 
 
 # ---- Matrix multiplication ---------------------------------------------------------
@@ -113,7 +115,7 @@ def fork(draw, tell=print):
 
 @rung(shapes=[SMALL], course={SMALL: 416e-3})
 def matmul_loops(a, b):
-    """Three Python loops: M*N*K steps, each of which asks torch for 11 operations."""
+    """Three Python loops: M*N*K steps, and each asks torch for several operations."""
     (ar, ac), (br, bc) = a.shape, b.shape
     c = torch.zeros(ar, bc)
     for i in range(ar):
@@ -134,7 +136,7 @@ def dot(a, b):
 
 @rung(shapes=[SMALL], course={SMALL: 245e-6})
 def matmul_numba_dot(a, b):
-    """The inner loop compiled by Numba: M*N steps are left in Python, 4 operations of torch each."""
+    """The inner loop compiled by Numba: M*N steps are left in Python."""
     (ar, ac), (br, bc) = a.shape, b.shape
     a, b = a.numpy(), b.numpy()
     c = torch.zeros(ar, bc)
@@ -301,13 +303,17 @@ def matmul_kernel(a, b, c):
 TPB = 16  # threads per block, in each dimension
 
 
+def blocks_for(r):
+    """Return how many blocks of TPB x TPB threads cover the rows and the columns of ``r``."""
+    rr, rc = r.shape
+    return math.ceil(rr / TPB), math.ceil(rc / TPB)
+
+
 def matmul_and_copy(a, b):
-    """The course's cells: arrays of NumPy are copied to the GPU, and float64 (M, N) back."""
+    """The course's cells: NumPy's arrays go to the GPU, and float64 (M, N) comes back."""
     r = np.zeros((len(a), b.shape[1]))
     m1g, m2g, rg = cuda.to_device(a), cuda.to_device(b), cuda.to_device(r)
-    rr, rc = r.shape
-    blockspergrid = (math.ceil(rr / TPB), math.ceil(rc / TPB))
-    matmul_kernel[blockspergrid, (TPB, TPB)](m1g, m2g, rg)
+    matmul_kernel[blocks_for(r), (TPB, TPB)](m1g, m2g, rg)
     return rg.copy_to_host()
 
 
@@ -315,13 +321,12 @@ def matmul_and_copy(a, b):
 def matmul_cuda(a, b):
     """All cells at once: a GPU thread for each, in blocks of 16 x 16.
 
-    Launched as in the course, on Numba's default stream, but on tensors of the current GPU.
+    The course's kernel and launch, on tensors that are on the current GPU already, on Numba's
+    default stream. A grid has at most 65,535 blocks across: N is 1,048,560 at most.
     """
     r = torch.zeros(len(a), b.shape[1], device=a.device)
-    rr, rc = r.shape
-    blockspergrid = (math.ceil(rr / TPB), math.ceil(rc / TPB))
-    if r.numel():
-        matmul_kernel[blockspergrid, (TPB, TPB)](a, b, r)
+    if r.numel():  # a grid has at least one block
+        matmul_kernel[blocks_for(r), (TPB, TPB)](a, b, r)
     return r
 
 

@@ -26,14 +26,8 @@ def course_stream():
 
 
 def forked(draw):
-    """Return what `fork` tells of parent and child, as two numbers, through a pipe."""
-    reader, writer = os.pipe()
     with warnings.catch_warnings(action="ignore"):  # Python 3.12: there are threads
-        fork(draw, lambda text: os.write(writer, f"{text}\n".encode()))
-    os.close(writer)
-    with open(reader) as told:
-        numbers = dict(line.split(": ") for line in told)
-    return float(numbers["In parent"]), float(numbers["In child"])
+        return fork(draw)
 
 
 # ---- The lesson --------------------------------------------------------------------
