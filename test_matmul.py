@@ -133,6 +133,11 @@ def test_a_rung_that_is_refused(name, doc, options, mistake):
     assert "mine" not in RUNGS
 
 
+def test_a_rung_without_parentheses():
+    with pytest.raises(ValueError, match=r"matmul_torch: write @rung\(\), with parentheses"):
+        rung(RUNGS["matmul_torch"].fn)
+
+
 def test_a_rung_is_defined_again(monkeypatch):
     """As a notebook's cell does, and importlib.reload: the new one takes the old one's place."""
     names = list(RUNGS)

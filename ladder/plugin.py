@@ -52,7 +52,7 @@ def pytest_configure(config):
         "why_cores": why,
         "settings": machine.settings(),
         "environment": machine.fingerprints(),
-        "clock": config.getoption("benchmark_timer") or "",
+        "clock": str(config.getoption("benchmark_timer")),
         "libraries": versions(),
     }
     machine.limit_threads(cores)

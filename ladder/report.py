@@ -6,6 +6,7 @@ from ladder.run import DISTURBED, NOISY, gravest
 from ladder.text import aligned, digits, folded, percent, seconds, size, times
 
 BAR = 20  # characters
+CLOCK = "time.perf_counter"  # of --benchmark-timer, unless somebody wants another
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 # The columns beside a rung's name. The most important come first: a narrow terminal does without
 # the last ones.
@@ -254,6 +255,8 @@ def machine(run):
     facts += [info.get("system", "?"), f"Python {info.get('python_version', '?')}"]
     facts += [f"{name} {version}" for name, version in about.get("libraries", {}).items()]
     facts += [f"{name}={value}" for name, value in about.get("settings", {}).items()]
+    if about.get("clock", CLOCK) != CLOCK:
+        facts.append(f"timed by {about['clock']}")
     return [*facts, f"data {about.get('data', '?')}", run.saved.get("datetime", "?")[:10]]
 
 

@@ -91,6 +91,9 @@ def rung(
     ValueError if a rung is written wrongly.
     """
 
+    if callable(shapes):
+        raise ValueError(f"{shapes.__name__}: write @rung(), with parentheses")
+
     def register(fn):
         name = fn.__name__
         if name in RUNGS and RUNGS[name].fn.__module__ != fn.__module__:

@@ -142,13 +142,17 @@ class Session:
         timed = [bench for bench in benchmarks.benchmarks if bench and not bench.has_error]
         if timed or (self.untimed and not benchmarks.disabled):
             run = Run(self.saved or self.unsaved(timed))
-            reporter = self.config.pluginmanager.get_plugin("terminalreporter")
-            for line, style in report(run, reporter._tw.fullwidth if reporter else 100):
+            for line, style in report(run, self.width()):
                 self.say(line, style)
             if folder := self.config.getoption("figures"):
                 self.say(self.draw(run, self.config.invocation_params.dir / folder))
         for line in self.about["notes"]:
             self.say(f"note: {line}")
+
+    def width(self):
+        if self.config.pluginmanager.has_plugin("terminalreporter"):
+            return self.config.get_terminal_writer().fullwidth
+        return 100
 
     def unsaved(self, timed):
         """Return what pytest-benchmark would save of this run, by its own hooks."""

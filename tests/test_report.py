@@ -107,13 +107,14 @@ def test_side_by_side_fits_the_terminal():
     """Whatever the names; what differs between the runs is said once."""
     new = saved(settings={}, environment={"SECRET": "a1", "SAME": "c", "PWD": "d"}, why_cores="all")
     new["benchmarks"][7]["stats"].update(min=4e-6, median=4e-6)
+    new["ladder"]["clock"] = "time.process_time"
     new["commit_info"] = {"id": "fedcba9876543210", "dirty": True}
     old = saved(environment={"SECRET": "b2", "SAME": "c", "PWD": "e"})
     lines = list(side_by_side({"a" * 63: Run(old), "b" * 63: Run(new)}, 80))
     assert max(map(len, lines)) <= 80
     text = " ".join(" ".join(lines).split())
     assert f"A: {'a' * 63}: NUMBA_OPT=0, commit 01234567" in text
-    assert "commit fedcba98 with changes" in text
+    assert "timed by time.process_time" in text and "commit fedcba98 with changes" in text
     assert "environment variables that differ: SECRET" in text and "PWD" not in text
     assert "torch 8.00 µs 4.00 µs ×2.00" in text and "loops 400 ms* 400 ms* ≈1" in text
     assert text.count("memory binds") == 2
