@@ -21,6 +21,7 @@ SKIP_ABOVE = 10  # seconds; a rung that would take longer is not timed
 PROBE = 0.05  # seconds; a call that takes longer foretells how long a larger product takes
 CALLS_ON_A_GPU = 20  # in a row, before one wait for the last
 AGAIN = 15  # seconds, in all, to time again what was noisy
+KEPT = 2**28  # bytes of arguments that are kept in memory for that, at most
 
 measurements = pytest.StashKey()  # a list of Measurement
 
@@ -82,8 +83,9 @@ def timed(benchmark, request):
         benchmark.extra_info["waited"] = waiting.share()
         check(last)
         benchmark.has_error = False
-        measured = request.config.stash.setdefault(measurements, [])
-        measured.append(Measurement(benchmark, check, fn, args))
+        if sum(getattr(arg, "nbytes", 0) for arg in args) <= KEPT:
+            measured = request.config.stash.setdefault(measurements, [])
+            measured.append(Measurement(benchmark, check, fn, args))
         return last
 
     return timed
