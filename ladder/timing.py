@@ -21,7 +21,7 @@ SKIP_ABOVE = 10  # seconds; a rung that would take longer is not timed
 PROBE = 0.05  # seconds; a call that takes longer foretells how long a larger product takes
 CALLS_ON_A_GPU = 20  # in a row, before one wait for the last
 AGAIN = 15  # seconds, in all, to time again what was noisy
-KEPT = 2**28  # bytes of arguments that are kept in memory for that, at most
+KEPT_IF_NOISY, KEPT = 2**28, 2**20  # bytes of arguments that are kept for the end of the run
 
 measurements = pytest.StashKey()  # a list of Measurement
 
@@ -34,6 +34,18 @@ class Measurement:
     check: Any
     fn: Any
     args: tuple
+
+    @property
+    def is_noisy(self):
+        stats, info = self.benchmark.stats.stats, self.benchmark.extra_info
+        return is_noisy(stats.min, stats.median, stats.iqr, info["waited"])
+
+
+def keep(config, measurement):
+    """Keep a measurement for the end of the run, unless its arguments would fill the memory."""
+    size = sum(getattr(arg, "nbytes", 0) for arg in measurement.args)
+    if size <= (KEPT_IF_NOISY if measurement.is_noisy else KEPT):
+        config.stash.setdefault(measurements, []).append(measurement)
 
 
 def synchronized():
@@ -83,9 +95,7 @@ def timed(benchmark, request):
         benchmark.extra_info["waited"] = waiting.share()
         check(last)
         benchmark.has_error = False
-        if sum(getattr(arg, "nbytes", 0) for arg in args) <= KEPT:
-            measured = request.config.stash.setdefault(measurements, [])
-            measured.append(Measurement(benchmark, check, fn, args))
+        keep(request.config, Measurement(benchmark, check, fn, args))
         return last
 
     return timed
@@ -183,8 +193,7 @@ def time_noisy_again(config):
     for measurement in config.stash.get(measurements, []):
         old = measurement.benchmark.stats
         cost = old.stats.total * old.iterations
-        noisy = is_noisy(old.stats.min, old.stats.median, old.stats.iqr, old.extra_info["waited"])
-        if not noisy or cost > left:
+        if not measurement.is_noisy or cost > left:
             continue
         left -= cost
         new, timer, waiting = type(old.stats)(), old.options["timer"], Waiting()
