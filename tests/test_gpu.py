@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from beyond.gpu import addresses, launch, resident, simulator
+from beyond.gpu import addresses, copies, launch, resident, simulator
 from beyond.gpu.tile import tile
 from ladder.gpu import SIMULATED
 from ladder.rungs import RUNGS
@@ -78,6 +78,15 @@ def test_the_simulator_copies_late():
     assert to[3] == 0
     simulator.wait_group(0)
     assert to[3] == 1
+
+
+@simulator_only
+def test_several_steps():
+    """A lane takes four steps for its rows, a block comes to rows a second time: stages are reused."""
+    warp_k, block_rows = 4 * simulator.WARP, 4 * copies.MORE_WARPS
+    m, k = 2 * block_rows + 3, 3 * warp_k + 4
+    a, b = torch.arange(float(m * k)).view(m, k) % 7, torch.arange(float(k)).view(k, 1) % 5
+    assert torch.equal(copies.matmul_cuda_async(a, b), a @ b)
 
 
 OWN = ["launch", "coalesced", "shared", "tile", "vector", "reduce", "async"]

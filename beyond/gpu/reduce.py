@@ -1,17 +1,16 @@
 """A reduce-scatter: as lanes add up their sums, each keeps fewer of them.
 
-Two lanes hold 40 sums each, and 40 totals are wanted. In `warp_sums` both send all 40 to the other,
-and both end up with all totals: 80 are sent. Here each sends the half that the other keeps:
+Two lanes have 40 sums each, and 40 totals are wanted. In `warp_sums` each sends all 40 to the other,
+and both end up with all totals. Here each keeps one half, and sends the half that the other keeps:
 
-                   lane 0                        lane 16
-    before         [ first 20 | last 20 ]        [ first 20 | last 20 ]
-    sends                       last 20  ---->                last 20
-                     first 20  <---------------  first 20
-    afterwards     [ first 20 ]                              [ last 20 ]
+                  lane 0                           lane 16
+    has           [ first 20 ][ last 20 ]          [ first 20 ][ last 20 ]
+    keeps         [ first 20 ]                                 [ last 20 ]
+    sends                     [ last 20 ] -->  <-- [ first 20 ]
 
-Then lanes 8 apart do so with 20 sums, and lanes 4 apart with 10; after that, lane 0 has the first 5
-totals of lanes 0, 4, 8 and so on, lane 4 the next 5. Five can't be halved: what is left to add up,
-among 4 neighbouring lanes, is added up as before.
+In the next step, lanes 8 apart do so with the 20 that they kept, then lanes 4 apart with 10. Lanes 0
+to 3 are left with the first 5, lanes 4 to 7 with the next 5, and so on. Five can't be halved: four
+neighbouring lanes add them up as before.
 """
 
 from numba import cuda, float32
