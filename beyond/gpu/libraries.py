@@ -1,0 +1,34 @@
+"""What a launch by addresses needs, and what is said where it is missing."""
+
+from pathlib import Path
+
+import numpy
+from numba import cuda
+from packaging.version import Version
+
+from ladder.gpu import SIMULATED
+
+try:
+    import numba_cuda
+    from cuda import core
+    from cuda.core import Device, LaunchConfig, Stream, launch  # noqa: F401 (older ones lack some)
+except ImportError as error:
+    numba_cuda = core = None
+    not_found = str(error)
+
+
+def what_is_missing():
+    """Return what keeps this machine from launching a kernel by addresses; "" if nothing does."""
+    if SIMULATED:
+        return ""
+    if numba_cuda is None:
+        return f"numba-cuda is missing, or too old ({not_found}): install requirements-cuda.txt"
+    if Path(numba_cuda.__file__).parent not in Path(cuda.__file__).parents:
+        return "numba.cuda is Numba's own, though numba-cuda is there: install numba-cuda beside it"
+    ours, numpys = numba_cuda.__version__, numpy.__version__
+    if Version(ours) < Version("0.31") and Version(numpys) >= Version("2.5"):
+        return f"numba-cuda {ours} doesn't work with numpy {numpys}: install 'numpy<2.5'"
+    return ""
+
+
+MISSING = what_is_missing()
