@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 import torch
 from numba import cuda, float32, int64, types
 
-from beyond.cpu import refuse
+from beyond.operands import operand_sizes
 from ladder.gpu import SIMULATED
 
 try:
@@ -37,11 +37,8 @@ def launch(kernel, a, b, blocks, threads, shared=0):
     """Return c = a @ b from a kernel of `ADDRESSES`, launched in torch's current stream, with
     ``shared`` bytes of shared memory a block. Raises ValueError for what an address can't tell:
     another dtype, shape or device; ImportError without numba-cuda."""
-    gpu, (m, k), (rows, n) = a.get_device(), a.shape, b.shape
-    right = k == rows and a.dtype == b.dtype == torch.float32 and gpu == b.get_device()
-    if not right or (gpu < 0) != SIMULATED:
-        refuse(a, b, "one GPU")
-    a, b = a.contiguous(), b.contiguous()
+    m, k, n = operand_sizes(a, b, "cpu" if SIMULATED else "cuda", "one GPU")
+    gpu, a, b = a.get_device(), a.contiguous(), b.contiguous()
     c = a.new_empty(m, n) if k else a.new_zeros(m, n)
     if not (m and k and n):
         return c
