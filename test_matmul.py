@@ -13,7 +13,7 @@ from fastcore.test import test_close as close
 from numba import njit, prange
 
 import kernels
-from beyond.microkernel import LANES
+from beyond.cpu.registers import LANES
 from kernels import dot, frobenius
 from ladder import rungs
 from ladder.product import Product

@@ -95,7 +95,7 @@ def import_rungs():
         raise pytest.UsageError("NUMBA_DISABLE_JIT is set: no rung could be compiled")
     threads = f"torch {torch.get_num_threads()}, numba {numba.config.NUMBA_NUM_THREADS} threads"
     gpu = {"gpu": torch.cuda.get_device_name()} if has_gpu() else {}
-    return {"simd": f"{32 * beyond.microkernel.LANES}-bit SIMD", "threads": threads} | gpu
+    return {"simd": f"{32 * beyond.cpu.registers.LANES}-bit SIMD", "threads": threads} | gpu
 
 
 def pytest_report_header(config):
