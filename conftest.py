@@ -12,7 +12,7 @@ pytest_plugins = ["ladder.plugin", "pytester"]  # the latter for tests/test_run.
 def pytest_ladder_import_rungs():
     """The rungs stand in the ladder in the order of these imports."""
     import kernels  # noqa: F401
-    from beyond.microkernel import LANES
+    from beyond.cpu.registers import LANES
 
     return {"simd": f"{32 * LANES}-bit SIMD"}
 

@@ -12,7 +12,7 @@ import torch
 from fastcore.test import test_close as close
 from numba import njit, prange
 
-from beyond.microkernel import LANES
+from beyond.cpu.registers import LANES
 from kernels import dot, frobenius
 from ladder.product import Product
 from ladder.rungs import RUNGS, rung, rung_names

@@ -1,4 +1,4 @@
-"""Variants of the micro-kernel, timed on this CPU for docs/cpu.md: -m tile --benchmark-only."""
+"""Variants of the tile and its prefetching, timed on this CPU for docs/cpu.md: -m tile --benchmark-only."""
 
 from functools import cache
 
@@ -6,22 +6,29 @@ import pytest
 import torch
 from numba import njit
 
-from beyond.microkernel import COLUMNS, LANES, PREFETCH, ROWS, multiply_tiles
+from beyond.cpu.prefetch import PREFETCH, multiply_prefetching
+from beyond.cpu.registers import LANES
+from beyond.cpu.tile import COLUMNS, ROWS
 from ladder.product import Product
 
 SHAPES = "50000x784x10", "500x784x10", "512x512x512", "2048x2048x64"
-OURS, NONE, L2, L1 = (ROWS, COLUMNS), (0, 2, 0), 2, 3
-TILES = OURS, (4, 5), (5, 2), (6, 2), (4, 4), (3, 3), (5, 5)
-CASES = [(tile, prefetch) for tile in TILES for prefetch in (NONE, PREFETCH)]
-CASES += [(OURS, (rows, L2, ahead)) for rows in (1, 2, 4) for ahead in (1, 2, 4)]
-CASES += [(OURS, (1, L1, 1)), (OURS, (4, L1, 1))]
-NAME = "{}x{} {} a pass into L{} {} ahead"
-VARIANTS = {NAME.format(*t, p[0], 4 - p[1], p[2]): (*t, LANES, *p) for t, p in CASES}
+OURS = ROWS, COLUMNS
+TILES = OURS, (4, 5), (5, 2), (6, 2), (4, 4), (3, 3), (5, 5)  # rows and columns
+NO_PREFETCH = 0, 2, 0  # rows a pass, into the cache of which level, tiles ahead
+CASES = [(tile, prefetch) for tile in TILES for prefetch in (NO_PREFETCH, PREFETCH)]
+CASES += [(OURS, (rows, 2, ahead)) for rows in (1, 2, 4) for ahead in (1, 2, 4)]
+CASES += [(OURS, (1, 1, 1)), (OURS, (4, 1, 1))]
+VARIANTS = {
+    f"{rows}x{columns} {a_pass} a pass into L{level} {ahead} ahead": (
+        (rows, columns, LANES, a_pass, level, ahead, 0)  # 0: a small a is prefetched, too
+    )
+    for (rows, columns), (a_pass, level, ahead) in CASES
+}
 
 
 @cache
 def compiled(variant):
-    return njit(parallel=True)(multiply_tiles(*VARIANTS[variant]))
+    return njit(parallel=True)(multiply_prefetching(*VARIANTS[variant]))
 
 
 @pytest.mark.tile
@@ -35,11 +42,11 @@ def test_tile(timed, variant, shape):
     timed(f"tile {shape}", lambda _: product.check(c), multiply, *operands)
 
 
-@pytest.mark.parametrize("case", ["4x5x16x4", "5x2x8x1"])
-def test_any_tile_on_any_cpu(case):
-    """Rows, columns, lanes, rows prefetched a pass: right where it doesn't fit the registers, too."""
-    multiply = njit(multiply_tiles(*map(int, case.split("x")), L2, 1))
-    for shape in "1x1x1 3x40x7 21x33x10 16x16x3 9x784x11".split():
+@pytest.mark.parametrize("rows, columns, lanes, rows_per_pass", [(4, 5, 16, 4), (5, 2, 8, 1)])
+def test_any_tile_on_any_cpu(rows, columns, lanes, rows_per_pass):
+    """It is right where it doesn't fit the registers, too."""
+    multiply = njit(multiply_prefetching(rows, columns, lanes, rows_per_pass, 2, 1, 0))
+    for shape in "1x1x1", "3x40x7", "21x33x10", "16x16x3", "9x784x11":
         product = Product.random(shape)
         c = torch.full((len(product.a), product.b.shape[1]), torch.nan)
         multiply(product.a.numpy(), product.b.numpy(), c.numpy())

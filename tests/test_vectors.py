@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from beyond import vectors
-from beyond.microkernel import LANES
+from beyond.cpu import vectors
+from beyond.cpu.registers import LANES
 
 FLOATS = np.arange(1, 41, dtype="f4").reshape(2, 20)  # i is the index of a float in C order
 WIDTHS = [1, 4, 8, 16]
@@ -26,7 +26,10 @@ CASES = {
     "load": ("load(ptr, 3, L)", lambda lanes: np.arange(4, 4 + lanes)),
     "load past a row": ("load(ptr, 18, L)", lambda lanes: np.arange(19, 19 + lanes)),
     "broadcast": ("broadcast(ptr, 5, L)", lambda lanes: np.full(lanes, 6)),
-    "accumulators": ("load(accumulators(L), 0, L)", lambda lanes: np.zeros(lanes)),
+    "load_part, all of it": ("load_part(ptr, 3, L, 99)", lambda lanes: np.arange(4, 4 + lanes)),
+    "load_part, nothing": ("load_part(ptr, 3, L, -1)", lambda lanes: np.zeros(lanes)),
+    "zeros": ("zeros(2, 3, L)[1, 2]", lambda lanes: np.zeros(lanes)),
+    "add": ("add(load(ptr, 0, L), load(ptr, 2, L))", lambda lanes: 4 + 2 * np.arange(lanes)),
     "multiply_add": ("multiply_add(load(ptr, 0, L), load(ptr, 2, L), broadcast(ptr, 9, L))",
                      lambda lanes: np.arange(1, 1 + lanes) * np.arange(3, 3 + lanes) + 10),
 }  # fmt: skip
@@ -37,7 +40,7 @@ CASES = {
 def test_function(case, lanes):
     """By array and by address."""
     line, expected = CASES[case]
-    pointer, out = line.replace("ptr", "as_pointer(ptr.ctypes.data)"), np.full(40, -1, "f4")
+    pointer, out = line.replace("ptr", "pointer(ptr.ctypes.data)"), np.full(40, -1, "f4")
     compiled(lanes, f"store(out, 1, {line})", f"store(out, 21, {pointer})")(FLOATS, out)
     assert out.tolist() == [-1, *expected(lanes), *[-1] * (19 - lanes)] * 2
 
@@ -50,11 +53,57 @@ def test_sum_lanes(lanes, value):
     np.testing.assert_equal(out[0], x.sum())
 
 
-def test_transpose_and_prefetch():
-    """Prefetching may go past the end."""
-    out, lines = np.zeros(16, "f4"), ["prefetch(ptr, 0, 3)", "prefetch(ptr, 10**12, 2)"]
-    compiled(16, *lines, "store(out, 0, transpose(load(ptr, 0, L)))")(FLOATS, out)
-    assert out.reshape(4, 4).T.ravel().tolist() == list(range(1, 17))
+@pytest.mark.parametrize("lanes", WIDTHS)
+def test_part_of_a_vector(lanes):
+    """Nothing is read or written beyond so many lanes, also where memory ends."""
+    for count in range(lanes + 1):
+        floats, out = np.arange(1, 1 + count, dtype="f4"), np.full(40, -1, "f4")
+        line = f"store_part(out, 1, load_part(ptr, 0, L, {count}), {count})"
+        compiled(lanes, line)(floats, out)
+        assert out.tolist() == [-1, *floats, *[-1] * (39 - count)]
+
+
+@pytest.mark.parametrize("lanes", WIDTHS)
+def test_vectors_in_registers(lanes):
+    """Each of them is read as it was set last, and zeros() makes them 0 again."""
+    out = np.zeros((2, 2, 2, lanes), "f4")
+    lines = """
+    for i in range(2):
+        sums = zeros(2, 2, L)
+        for r in range(2):
+            for q in range(2):
+                x = broadcast(ptr, 2 * r + q, L)
+                sums[r, q] = x
+                sums[r, q] = add(sums[r, q], x)
+                sums[0, 0] = add(sums[0, 0], x)
+                store(out, 4 * i * L, sums[0, 0])
+                store(out, (4 * i + 2 * r + q) * L, sums[r, q])
+        store(out, 4 * i * L, sums[0, 0])
+    """
+    compiled(lanes, *lines.strip("\n").splitlines())(FLOATS, out)
+    assert out[0, :, :, 0].tolist() == [[1 + 1 + 1 + 2 + 3 + 4, 4], [6, 8]]
+    assert (out == out[:1, :, :, :1]).all()
+
+
+def test_transpose():
+    out = np.zeros((4, 4), "f4")
+    rows = "load(ptr, 0, 4), load(ptr, 4, 4), load(ptr, 8, 4), load(ptr, 12, 4)"
+    lines = [f"store(out, {4 * i}, transpose({rows})[{i}])" for i in range(4)]
+    compiled(4, *lines)(FLOATS, out)
+    assert out.T.ravel().tolist() == list(range(1, 17))
+
+
+def test_prefetch():
+    """It changes nothing, and may go past the end."""
+    out = np.zeros(4, "f4")
+    compiled(4, "prefetch(ptr, 0, 1)", "prefetch(out, 10**12, 2)")(FLOATS, out)
+    assert not out.any() and FLOATS.ravel().tolist() == list(range(1, 41))
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 1000])
+def test_aligned_floats(count):
+    floats = vectors.aligned_floats(count)
+    assert floats.shape == (count,) and floats.dtype == np.float32 and floats.ctypes.data % 64 == 0
 
 
 def test_example():
@@ -69,7 +118,7 @@ from ladder.rungs import RUNGS
 for shape in "1x1x1 5x784x10 7x19x6 15x33x40 20x100x11 21x784x10 1300x785x9".split():
     product = Product.random(shape)
     product.check(RUNGS["matmul_numba_address"].fn(product.a, product.b))
-print(*beyond.microkernel.simd_registers())
+print(*beyond.cpu.registers.simd_registers())
 """
 
 

@@ -1,0 +1,211 @@
+"""Cache blocks: what has been brought into a cache is used many times before it leaves.
+
+In a product of large matrices, each float of b is needed for every row of a, and each float of a
+for every column of b. The tile of tile.py reads all of b again for each few rows; once b fills no
+cache any more, that is what the time goes to. Here the product is cut up as Goto and van de Geijn
+do it (Anatomy of High-Performance Matrix Multiplication, 2008), and with the words of BLIS:
+
+- c is computed by blocks, NC columns of it at a time, from KC rows of b at a time. These are packed
+  once, for all threads: into panels, NR columns wide, in which row follows row.
+- Each thread has rows of its own, and takes MC of them at a time. That block of a is packed, too:
+  into strips, MR rows high, in which column follows column.
+- The micro-kernel walks down a strip and a panel, k by k, in the order in which they lie in memory.
+  A tile of c, MR x NR, is in its registers.
+
+So a float of a strip, once it is in a register, serves NR columns, and one of a panel MR rows; a
+panel in L2 serves the MC rows of a block, and a block in L2 NC columns. The lesson's full shape
+gains nothing by it: with ten columns, a float of a serves ten sums, however the product is cut up.
+"""
+
+from numba import get_num_threads, njit, prange
+
+from beyond.cpu.registers import LANES, REGISTERS
+from beyond.cpu.vectors import (
+    add,
+    aligned_floats,
+    broadcast,
+    load,
+    load_part,
+    multiply_add,
+    prefetch,
+    store,
+    store_part,
+    transpose,
+    zeros,
+)
+from beyond.operands import multiply_arrays
+from ladder.rungs import rung
+from ladder.shape import FULL, SMALL, SQUARE
+
+
+def multiply_blocks(a, b, c):
+    """c = a @ b; for `njit`."""
+    (m, k_size), n = a.shape, b.shape[1]
+    threads = get_num_threads()
+    depth, width = equal_parts(k_size, KC, 1), equal_parts(n, NC, NR)
+    packed_b = aligned_floats(depth * width)
+    if k_size == 0:
+        c[:] = 0
+    for column in range(0, n, width):
+        columns = min(width, n - column)
+        for k in range(0, k_size, depth):
+            ks = min(depth, k_size - k)
+            for panel in prange((columns + NR - 1) // NR):
+                pack_panel(b, k, ks, column + panel * NR, packed_b, panel * NR * ks)
+            for thread in prange(threads):
+                start, stop = rows_of_thread(thread, threads, m)
+                packed_a = aligned_floats(MC * (depth + 3))
+                for row in range(start, stop, MC):
+                    rows = min(MC, stop - row)
+                    pack_strips(a, row, rows, k, ks, packed_a)
+                    multiply_block(packed_a, packed_b, c, row, rows, column, columns, ks, k == 0)
+
+
+@njit
+def equal_parts(size, most, unit):
+    """Return into parts of which size to cut: a multiple of ``unit``, the last may be smaller."""
+    parts = max(1, (size + most - 1) // most)
+    units = (size + parts * unit - 1) // (parts * unit)
+    return max(1, units) * unit
+
+
+@njit
+def rows_of_thread(thread, threads, m):
+    """Return the first row of this thread, and that after its last: as many strips as others have."""
+    strips = (m + MR - 1) // MR
+    start, stop = strips * thread // threads, strips * (thread + 1) // threads
+    return start * MR, min(stop * MR, m)
+
+
+@njit
+def multiply_block(packed_a, packed_b, c, row, rows, column, columns, ks, first):
+    """Add to c[row : row + rows, column : column + columns] the products of ``ks`` k; set them if
+    these are the ``first`` k."""
+    for j in range(0, columns, NR):
+        for i in range(0, rows, MR):
+            strip, panel = i * rounded_up(ks), j * ks
+            if columns - j > 2 * LANES:
+                three_vectors(packed_a, strip, packed_b, panel, ks, c, row + i, column + j, first)
+            elif columns - j > LANES:
+                two_vectors(packed_a, strip, packed_b, panel, ks, c, row + i, column + j, first)
+            else:
+                one_vector(packed_a, strip, packed_b, panel, ks, c, row + i, column + j, first)
+
+
+def make_micro_kernel(vectors):
+    """Return the function that computes a tile of MR rows and ``vectors`` vectors, in a panel as
+    wide as that: the last one may be narrower than NR columns."""
+
+    @njit
+    def micro_kernel(packed_a, strip, packed_b, panel, ks, c, row, column, first):
+        """Add to c[row : row + MR, column : column + vectors * LANES] the products of ``ks`` k.
+
+        The strip and the panel begin at these floats of packed_a and packed_b.
+        """
+        m, n = c.shape
+        sums = zeros(MR, vectors, LANES)
+        for r in range(MR):
+            for q in range(vectors):
+                prefetch(c, (row + r) * n + column + q * LANES, 1)
+        for k in range(ks):
+            for r in range(MR):
+                x = broadcast(packed_a, strip + k * MR + r, LANES)
+                for q in range(vectors):
+                    y = load(packed_b, panel + (k * vectors + q) * LANES, LANES)
+                    sums[r, q] = multiply_add(x, y, sums[r, q])
+        if row + MR <= m and column + vectors * LANES <= n:
+            for r in range(MR):
+                for q in range(vectors):
+                    i, x = (row + r) * n + column + q * LANES, sums[r, q]
+                    if not first:
+                        x = add(x, load(c, i, LANES))
+                    store(c, i, x)
+        else:  # the tile goes past the last row or column
+            for r in range(MR):
+                for q in range(vectors):
+                    i, x = (row + r) * n + column + q * LANES, sums[r, q]
+                    lanes = n - column - q * LANES if row + r < m else 0
+                    if not first:
+                        x = add(x, load_part(c, i, LANES, lanes))
+                    store_part(c, i, x, lanes)
+
+    return micro_kernel
+
+
+one_vector, two_vectors, three_vectors = map(make_micro_kernel, (1, 2, 3))
+
+
+@njit
+def pack_panel(b, k, ks, column, packed_b, panel):
+    """Copy ``ks`` rows of b, from row k and ``column`` on, to the panel that begins at float
+    ``panel`` of packed_b: NR columns, or as many vectors as the columns that are left take."""
+    n = b.shape[1]
+    columns = n - column
+    if columns >= NR:
+        for row in range(ks):
+            for q in range(VECTORS):
+                x = load(b, (k + row) * n + column + q * LANES, LANES)
+                store(packed_b, panel + (row * VECTORS + q) * LANES, x)
+    else:
+        vectors = (columns + LANES - 1) // LANES
+        for row in range(ks):
+            for q in range(vectors):
+                i = (k + row) * n + column + q * LANES
+                x = load_part(b, i, LANES, columns - q * LANES)
+                store(packed_b, panel + (row * vectors + q) * LANES, x)
+
+
+@njit
+def pack_strips(a, row, rows, k, ks, packed_a):
+    """Copy a[row : row + rows, k : k + ks] to packed_a, strip by strip, by transposing four rows and
+    four columns at a time. For a row past the last of a, that is copied again."""
+    m, k_size = a.shape
+    whole = ks // 4 * 4
+    for r in range(0, rows, 4):
+        to = r // MR * MR * rounded_up(ks) + r % MR
+        row_0 = (row + r) * k_size + k
+        row_1 = min(row + r + 1, m - 1) * k_size + k
+        row_2 = min(row + r + 2, m - 1) * k_size + k
+        row_3 = min(row + r + 3, m - 1) * k_size + k
+        for i in range(0, whole, 4):
+            x0, x1 = load(a, row_0 + i, 4), load(a, row_1 + i, 4)
+            x2, x3 = load(a, row_2 + i, 4), load(a, row_3 + i, 4)
+            store_columns(packed_a, to + i * MR, x0, x1, x2, x3)
+        if whole < ks:
+            i, left = whole, ks - whole
+            x0, x1 = load_part(a, row_0 + i, 4, left), load_part(a, row_1 + i, 4, left)
+            x2, x3 = load_part(a, row_2 + i, 4, left), load_part(a, row_3 + i, 4, left)
+            store_columns(packed_a, to + i * MR, x0, x1, x2, x3)
+
+
+@njit(forceinline=True)
+def store_columns(packed_a, to, x0, x1, x2, x3):
+    """Store the columns of the 4 x 4 matrix that has these rows, each in its place in a strip."""
+    y0, y1, y2, y3 = transpose(x0, x1, x2, x3)
+    store(packed_a, to, y0)
+    store(packed_a, to + MR, y1)
+    store(packed_a, to + 2 * MR, y2)
+    store(packed_a, to + 3 * MR, y3)
+
+
+@njit
+def rounded_up(ks):
+    """Return for how many k a strip has room: four columns are stored at a time."""
+    return (ks + 3) // 4 * 4
+
+
+VECTORS = 3
+MR = 8 if REGISTERS == 32 else 4
+NR = VECTORS * LANES
+KC = 1024
+MC = 64
+NC = 1056
+
+in_all_threads = njit(parallel=True)(multiply_blocks)
+in_one_thread = njit(multiply_blocks)
+
+
+@rung(shapes=(SMALL, FULL, SQUARE))
+def matmul_numba_blocks(a, b):
+    """Cache blocks: what is packed into panels and strips is used many times while a cache has it."""
+    return multiply_arrays(in_all_threads, a, b.contiguous())
