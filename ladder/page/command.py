@@ -1,8 +1,6 @@
 """``python -m ladder page RUN.json ... -o report.html``."""
 
 import argparse
-import os
-import re
 import sys
 from pathlib import Path
 
@@ -11,8 +9,6 @@ from ladder.report import DEVICES, about, machine, remarks, warnings
 from ladder.run import Run, is_number
 
 LARGEST = 100_000_000  # bytes of a run; one that is larger holds each round, or is no run
-# What neither HTML nor UTF-8 has: control characters and halves of a character.
-NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def main(argv):
@@ -32,7 +28,7 @@ def main(argv):
     size = write(args.output, runs)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
-    print(f"{args.output}: {len(runs)} runs, {size / 1e3:,.0f} kB")
+    print(f"written: {args.output} (runs: {len(runs)}, {size / 1e3:,.0f} kB)")
     return 0
 
 
@@ -52,7 +48,8 @@ def load(paths):
             except (OSError, ValueError) as error:
                 left_out.append(str(error))
     if not runs:
-        raise ValueError(f"{', '.join(map(str, paths))}: no run of this suite ({left_out[:1]})")
+        why = f", but for example {left_out[0]}" if left_out else ""
+        raise ValueError(f"{', '.join(map(str, paths))}: no run of this suite is there{why}")
     return runs, left_out
 
 
@@ -64,23 +61,11 @@ def load_one(path):
         raise ValueError(f"{path}: {size / 1e6:,.0f} MB; {most}")
     run = Run.load(path)
     try:
-        run = Run(cleaned(run.saved))
         check(run)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         what = f"{type(error).__name__}: {str(error)[:200]}"
         raise ValueError(f"{path}: not a run of this suite, as JSON ({what})") from None
     return run
-
-
-def cleaned(value):
-    """Return what was in a JSON, without the characters that no page can hold."""
-    if isinstance(value, str):
-        return NO_TEXT.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [cleaned(one) for one in value]
-    if isinstance(value, dict):
-        return {cleaned(name): cleaned(one) for name, one in value.items()}
-    return value
 
 
 def check(run):
@@ -112,8 +97,17 @@ def write(path, runs):
     """Write the page of ``{name: run}`` to a file, all of it or nothing; return its size in bytes."""
     from ladder.page.page import page
 
-    text = page(runs).encode()
-    part = f"{path}.part"
-    Path(part).write_bytes(text)
-    os.replace(part, path)
+    text = page(named(runs)).encode()
+    part = Path(f"{path}.part")
+    try:
+        part.write_bytes(text)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return len(text)
+
+
+def named(runs):
+    """Return ``{path: run}`` with the names of the files, unless two of them are the same."""
+    names = [Path(path).name for path in runs]
+    return dict(zip(names, runs.values(), strict=True)) if len({*names}) == len(names) else runs

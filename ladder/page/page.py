@@ -1,6 +1,7 @@
 """What a page shows of saved runs; template.html says how."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +25,12 @@ from ladder.report import (
     untimed,
     warnings,
 )
-from ladder.run import NOISY, Result
+from ladder.run import NOISY, Result, Run
 from ladder.text import percent, seconds, times
 
 HERE = Path(__file__).parent
+# What neither HTML nor UTF-8 has: control characters and halves of a character.
+NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def page(runs):
@@ -35,8 +38,9 @@ def page(runs):
 
     Raises ValueError if one of several runs has no shape in common with the others.
     """
-    machines = by_machine([entry(name, run) for name, run in runs.items()])
+    runs = {cleaned(name): Run(cleaned(run.saved)) for name, run in runs.items()}
     refuse_strangers(runs)
+    machines = by_machine([entry(name, run) for name, run in runs.items()])
     newest = {machine: entries[-1] for machine, entries in machines.items()}
     shown = {}
     environment = Environment(
@@ -63,6 +67,17 @@ def page(runs):
         runs=[about_run(one) for entries in machines.values() for one in reversed(entries)],
         several=len(newest) > 1,
     )
+
+
+def cleaned(value):
+    """Return what was in a JSON, without the characters that no page can hold."""
+    if isinstance(value, str):
+        return NO_TEXT.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [cleaned(one) for one in value]
+    if isinstance(value, dict):
+        return {cleaned(name): cleaned(one) for name, one in value.items()}
+    return value
 
 
 def refuse_strangers(runs):

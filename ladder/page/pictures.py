@@ -28,6 +28,7 @@ SETTINGS = {
 }
 INCHES = 6.4
 LONGEST = 28  # characters of a rung's name
+MOST_LABELS = 30  # of runs, side by side
 LANE = 2  # the factor between the base lines of two rungs, in the picture over time
 SVG = "{http://www.w3.org/2000/svg}"
 WIDTH = 0.6  # of a letter, at most, for a height of 1
@@ -72,8 +73,9 @@ def embedded(text, title, prefix):
             style = style.replace(colour, ours)
         if style:
             element.set("style", style)
-    for element in [*root.findall(f"{SVG}metadata"), *root.findall(f"{SVG}defs")]:
-        root.remove(element)  # the latter has a style, which would hold for the whole page
+    for parent in list(root.iter()):
+        for element in parent.findall(f"{SVG}metadata") + parent.findall(f"{SVG}style"):
+            parent.remove(element)  # a style would hold for the whole page
     for side in "width", "height":
         del root.attrib[side]
     root.attrib |= {"role": "img", "aria-label": title}
@@ -228,7 +230,8 @@ def draw_over_time(axes, entries, shape, breaks):
         axes.text(number - 0.5, len(rungs) + 0.05, text, ha="center", va="bottom", size=8)
     axes.set(xlim=(-0.5, len(entries) - 0.5), ylim=(-0.35, len(rungs)))
     axes.set_yticks(range(len(rungs)), names[::-1], size=8)
-    axes.set_xticks(range(len(entries)), labels, rotation=90, size=7.5)
+    numbers = range(0, len(entries), 1 + len(entries) // MOST_LABELS)
+    axes.set_xticks(numbers, [labels[n] for n in numbers], rotation=90, size=7.5)
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
 
