@@ -216,7 +216,9 @@ def test_a_run_that_lacks_a_shape_or_a_rung():
 
 # ---- Texts of others ---------------------------------------------------------------
 
-EVIL = '"><img src=x onerror=alert(1)></style></svg><script>alert(1)</script>{{ 7*7 }}$\\frac$\x00\ud800'
+EVIL = (
+    '$\\frac$"><img src=x onerror=alert(1)></style></svg><script>alert(1)</script>{{ 7 }}\x00\ud800'
+)
 NAMES = "device", "group", "shape", "limit"  # of texts that aren't shown as they are
 
 
@@ -329,6 +331,8 @@ def test_bad_input_leaves_the_old_page(tmp_path, monkeypatch):
     ):
         with pytest.raises((OSError, ValueError), match=error):
             command.main([*(str(tmp_path / name) for name in names), "-o", str(output)])
+    with pytest.raises(OSError, match="empty"):
+        command.main([str(good), "-o", str(tmp_path / "empty")])
     with pytest.raises(ValueError, match="is one of the runs"):
         command.main([str(good), "-o", str(good)])
     monkeypatch.setattr(command, "LARGEST", 10)
