@@ -1,15 +1,19 @@
-"""``python -m ladder RUN.json ...`` and ``python -m ladder compare BASE NEW``."""
+"""``python -m ladder RUN.json ...``, ``... compare BASE NEW`` and ``... page RUN.json``."""
 
 import os
 import sys
 
 
 def main(argv):
-    """Show saved runs, or compare two commits; return the exit status."""
+    """Show saved runs, as text or as a page, or compare two commits; return the exit status."""
     from ladder import compare
 
     if argv[:1] == ["compare"]:
         return compare.main(argv[1:])
+    if argv[:1] == ["page"]:
+        from ladder.page import command
+
+        return command.main(argv[1:])
     show(argv)
     return 0
 
@@ -27,7 +31,8 @@ def show(argv):
     from ladder.text import encodable
 
     description = (
-        "The ladder of a saved run, or of several side by side. For commits: compare --help."
+        "The ladder of a saved run, or of several side by side. For commits: compare --help; for a "
+        "page: page --help."
     )
     parser = argparse.ArgumentParser(prog="python -m ladder", description=description)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a file of --benchmark-json")

@@ -38,6 +38,7 @@ def pytest_addoption(parser, pluginmanager):
     what = "make a ladder of this shape, instead of the default ones; may be repeated"
     group.addoption("--shape", action="append", default=[], metavar="MxKxN", help=what)
     group.addoption("--figures", metavar="DIR", help="draw the ladder and the lesson there")
+    group.addoption("--page", metavar="FILE", help="write the run there as a page of HTML")
 
 
 def pytest_configure(config):
@@ -83,12 +84,14 @@ def asked_shapes(config):
 
 
 def find_data(config):
-    """Return the path of the data and why it is that one; make the folder for pictures."""
+    """Return the path of the data and why it is that one; make the folders for pictures and a page."""
     here = config.invocation_params.dir
     idle = config.getoption("help") or config.getoption("collectonly")
     try:
         if folder := config.getoption("figures"):
             (here / folder).mkdir(parents=True, exist_ok=True)
+        if page := config.getoption("page"):
+            (here / page).parent.mkdir(parents=True, exist_ok=True)
         return find_mnist("sample" if idle else config.getoption("mnist"), here)
     except (OSError, ValueError) as error:
         raise pytest.UsageError(str(error)) from None

@@ -61,7 +61,7 @@ class Result:
     device: str
     chapter: str
     sentence: str  # what is new in the rung
-    source: str  # its code
+    source: str  # its code, with what it uses of its file
     course: float | None  # the time that the notebook gives
     before: str | None  # the rung over which it is a step
     same_as: str | None  # the rung whose code it runs at this shape

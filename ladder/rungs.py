@@ -1,11 +1,11 @@
 """What a rung of the ladder is, and the list of them."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from ladder.shape import FULL, SMALL, Shape
+from ladder.source import code_of
 
 # Fastmath flags for Numba that let LLVM reorder (and so vectorise) a sum without assuming away
 # NaN and Inf, as the whole of fastmath does.
@@ -36,9 +36,10 @@ class Rung:
 
     @property
     def source(self):
-        """Its code as text, or "" where Python can't find it (in a notebook, say)."""
+        """Its code as text, with what it uses of the same file, but for other rungs; "" where
+        Python can't find it."""
         try:
-            return inspect.getsource(self.fn)
+            return code_of(self.fn, without=RUNGS)
         except (OSError, TypeError):
             return ""
 

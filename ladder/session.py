@@ -146,6 +146,8 @@ class Session:
                 self.say(line, style)
             if folder := self.config.getoption("figures"):
                 self.say(self.draw(run, self.config.invocation_params.dir / folder))
+            if page := self.config.getoption("page"):
+                self.say(self.write_page(run, self.config.invocation_params.dir / page))
         for line in self.about["notes"]:
             self.say(f"note: {line}")
 
@@ -179,6 +181,16 @@ class Session:
             return f"drawn in {folder}: {', '.join(names)}"
         except Exception as error:  # the times matter more than their picture
             return f"not drawn: {type(error).__name__}: {error}".partition("\n")[0]
+
+    def write_page(self, run, path):
+        """Write the run as a page; return what to say of it."""
+        from ladder.page.command import write
+
+        try:
+            write(path, {"this run": run})
+            return f"written: {path}"
+        except Exception as error:  # the times matter more than their page
+            return f"not written: {path}: {type(error).__name__}: {error}".partition("\n")[0]
 
     def say(self, line, style=""):
         line = encodable(line, getattr(sys.stdout, "encoding", None))
