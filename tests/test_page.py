@@ -307,7 +307,14 @@ def no_date(saved):
     saved["datetime"] = 2026
 
 
-@pytest.mark.parametrize("spoil", [no_rung, no_number, no_time, no_text, no_device, no_date])
+def no_names(saved):
+    saved["ladder"]["libraries"] = ["torch"]
+
+
+SPOILT = no_rung, no_number, no_time, no_text, no_device, no_date, no_names
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
 def test_a_run_that_no_page_can_show(tmp_path, spoil):
     saved = copy.deepcopy(SAVED)
     spoil(saved)

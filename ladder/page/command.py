@@ -4,9 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from ladder.page.history import entry
+from ladder.page.history import differences, entry
 from ladder.report import DEVICES, about, machine, remarks, warnings
 from ladder.run import Run, is_number
+from ladder.text import encodable
 
 LARGEST = 100_000_000  # bytes of a run; one that is larger holds each round, or is no run
 
@@ -28,7 +29,8 @@ def main(argv):
     size = write(args.output, runs)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
-    print(f"written: {args.output} (runs: {len(runs)}, {size / 1e3:,.0f} kB)")
+    line = f"written: {args.output} (runs: {len(runs)}, {size / 1e3:,.0f} kB)"
+    print(encodable(line, sys.stdout.encoding))
     return 0
 
 
@@ -73,8 +75,7 @@ def check(run):
     if not run.results:
         raise ValueError("no rung was timed in it")
     for rung in run.about["rungs"].values():
-        if not isinstance(rung["source"] + rung["sentence"] + rung["chapter"], str):
-            raise TypeError("a rung's text is none")
+        "".join([rung["source"], rung["sentence"], rung["chapter"]])  # or a TypeError
     for result in run.results:
         if result.device not in DEVICES:
             raise ValueError(f"the device {result.device!r:.20} is unknown")
@@ -88,9 +89,12 @@ def check(run):
     for limit in run.limits:
         if not is_number(limit.rate) or not limit.rate > 0:
             raise ValueError(f"a limit is {limit.rate!r:.20}")
+    told = [*remarks(run), *warnings(run), *machine(run), *run.about.get("notes", [])]
     for shape in run.shapes:
-        list(about(run, shape))  # what can't be told can't be shown
-    list(remarks(run)), list(warnings(run)), machine(run), entry("", run)
+        told += about(run, shape)
+    told += differences(run, run)
+    "".join(told)  # or a TypeError
+    entry("", run)
 
 
 def write(path, runs):

@@ -41,8 +41,27 @@ def page(runs):
     runs = {cleaned(name): Run(cleaned(run.saved)) for name, run in runs.items()}
     refuse_strangers(runs)
     machines = by_machine([entry(name, run) for name, run in runs.items()])
-    newest = {machine: entries[-1] for machine, entries in machines.items()}
-    shown = {}
+    newest, rooflines, histories, shown = [], [], [], {}
+    for number, entries in enumerate(machines.values()):
+        one = entries[-1]
+        ladders = [ladder(one, shape, f"m{number}", shown) for shape in one.run.shapes]
+        newest.append(about_run(one) | {"ladders": ladders})
+        rooflines.append(roofline(one, number))
+        if len(entries) > 1:
+            histories.append(history(entries, number))
+    several = len(machines) > 1
+    return template().render(
+        newest=newest,
+        rooflines=rooflines,
+        histories=histories,
+        comparisons=side_by_side([entries[-1] for entries in machines.values()]) if several else [],
+        runs=[about_run(one) for entries in machines.values() for one in reversed(entries)],
+        several=several,
+    )
+
+
+def template():
+    """Return the template; it escapes every text that it is given, unless that is Markup."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -51,22 +70,7 @@ def page(runs):
         lstrip_blocks=True,
     )
     environment.filters["marked"] = marked
-    return environment.get_template("template.html").render(
-        newest=[
-            about_run(one)
-            | {"ladders": [ladder(one, shape, f"m{number}", shown) for shape in one.run.shapes]}
-            for number, one in enumerate(newest.values())
-        ],
-        rooflines=[roofline(one, number) for number, one in enumerate(newest.values())],
-        histories=[
-            history(entries, number)
-            for number, entries in enumerate(machines.values())
-            if len(entries) > 1
-        ],
-        comparisons=side_by_side(list(newest.values())) if len(newest) > 1 else [],
-        runs=[about_run(one) for entries in machines.values() for one in reversed(entries)],
-        several=len(newest) > 1,
-    )
+    return environment.get_template("template.html")
 
 
 def cleaned(value):
@@ -179,7 +183,6 @@ def ladder(one, shape, machine_id, shown):
         "limits": limits,
         "about": list(about(run, shape)),
         "meanings": meanings_of(results),
-        "fastest": min(results, key=lambda result: result.shortest),
         "course": any(result.course for result in results),
         "devices": {result.device: DEVICES[result.device] for result in results},
     }
@@ -250,21 +253,16 @@ def roofline(one, number):
     run = one.run
     rows = []
     for result in run.results:
-        intensity = f"{result.shape.flops / result.shape.bytes:.3g}"
-        speed = rate(result, result.shape.flops)
-        rows.append(
-            [result.rung, across(result.shape), intensity, speed, share_of_limit(run, result)]
-        )
+        shape = result.shape
+        intensity, speed = f"{shape.flops / shape.bytes:.3g}", rate(result, shape.flops)
+        rows.append([result.rung, across(shape), intensity, speed, share_of_limit(run, result)])
+    cached = [x.shape for x in run.results if not run.reads_memory(x.device, x.shape)]
     title = f"Roofline of {one.machine}: its points are in the table below."
-    cached = [
-        across(shape) for shape in run.shapes
-        if not all(run.reads_memory(result.device, shape) for result in run.at(shape))
-    ]  # fmt: skip
     return {
         "machine": one.machine,
         "svg": pictures.draw(pictures.draw_roofline, run, title=title, prefix=f"roof{number}-"),
         "rows": rows,
-        "cached": cached,
+        "cached": [across(shape) for shape in dict.fromkeys(cached)],
         "meanings": meanings_of(run.results),
     }
 

@@ -96,14 +96,8 @@ def shortened(name):
 def place(axes, left, bottom, right=0.1, top=0.1):
     """Leave so many inches around the axes: matplotlib would have to draw twice to know them."""
     width, height = axes.figure.get_size_inches()
-    axes.set_position(
-        (
-            left / width,
-            bottom / height,
-            (width - left - right) / width,
-            (height - bottom - top) / height,
-        )
-    )
+    across, up = (width - left - right) / width, (height - bottom - top) / height
+    axes.set_position((left / width, bottom / height, across, up))
 
 
 def inches(texts, points):
