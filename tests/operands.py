@@ -26,6 +26,10 @@ EMPTY = [(0, 3, 2), (3, 0, 2), (3, 2, 0)]
 ODD = [(1, 1, 1), (1, 1, 7), (7, 1, 1), (5, 17, 3), (11, 7, 13), (9, 33, 7)]
 # Around the CPU's tiles, thresholds and lanes, where a rung takes its ways apart.
 LARGE = [(9, 33, 41), (15, 784, 10), (16, 33, 9), (20, 785, 11), (300, 785, 9), (64, 64, 65)]
+# Around blocks: rows of strips and of two threads' blocks, columns of 1, 2 and 3 vectors and of a
+# panel, and more of each than one block holds.
+LARGE += [(7, 5, 48), (8, 6, 100), (17, 7, 25), (131, 4, 24), (265, 3, 97)]
+LARGE += [(20, 1023, 80), (12, 1025, 150), (6, 2051, 140), (70, 30, 1056), (25, 70, 1057)]
 # Around the GPU's tiles; 1,230 rows of b are more than fits into shared memory.
 TILES = [(5, 17, 3), (19, 12, 3), (2, 77, 1), (1, 3, 21), (1, 1230, 1)]
 

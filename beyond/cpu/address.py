@@ -1,27 +1,36 @@
-"""The last rung: it takes the way that is best for the shape, and addresses instead of arrays."""
+"""The last rung: the way that is best for the shape, and addresses instead of arrays."""
 
 from numba import carray, njit
 
-from beyond.cpu.few_rows import PACK_FROM, matmul_numba_few_rows, multiply_few_rows
+from beyond.cpu.blocks import in_all_threads as blocks_in_all_threads
+from beyond.cpu.blocks import matmul_numba_blocks
+from beyond.cpu.few_rows import PACK_FROM, ROWS, matmul_numba_few_rows, multiply_few_rows
 from beyond.cpu.prefetch import matmul_numba_prefetch, with_prefetch
 from beyond.cpu.registers import LANES
-from beyond.cpu.tile import in_one_thread
+from beyond.cpu.tile import in_one_thread as tiles_in_one_thread
 from beyond.cpu.vectors import pointer
 from beyond.operands import operand_sizes
 from ladder.rungs import rung
+from ladder.shape import FULL, SMALL, SQUARE
 
-FEW_ROWS, ONE_THREAD, PREFETCH = range(3)
+FEW_ROWS, TILES_IN_ONE_THREAD, PREFETCH, BLOCKS = range(4)
 THREADS_FROM = 100_000 * LANES  # multiply-adds: 15 to 30 µs, twice what waking threads takes
 
 
 @njit
 def best_way(m, k, n):
     """Return which way takes the least time for a, (m, k), times b, (k, n)."""
-    if m < PACK_FROM:
+    one_thread = m * k * n < THREADS_FROM
+    # Few sums from each float of a, and many k to a sum: like the lesson's, ten columns of 784.
+    # What counts is how fast a is read, and a tile reads it from where it is.
+    narrow = m >= PACK_FROM and n <= 64 and k >= 10 * n
+    if narrow and not one_thread:
+        return PREFETCH
+    if narrow and n < 16:  # columns that don't fill the vectors of the ways below
+        return TILES_IN_ONE_THREAD
+    if one_thread or m <= ROWS:  # packing wouldn't pay
         return FEW_ROWS
-    if m * k * n < THREADS_FROM:
-        return ONE_THREAD
-    return PREFETCH
+    return BLOCKS
 
 
 @njit
@@ -32,22 +41,28 @@ def multiply_at(a, b, c, m, k, n):
     way = best_way(m, k, n)
     if way == FEW_ROWS:
         multiply_few_rows(a, b, c)
-    elif way == ONE_THREAD:
-        in_one_thread(a, b, c)
-    else:
+    elif way == TILES_IN_ONE_THREAD:
+        tiles_in_one_thread(a, b, c)
+    elif way == PREFETCH:
         with_prefetch(a, b, c)
+    else:
+        blocks_in_all_threads(a, b, c)
 
 
 def address_same_as(shape):
-    """The rung whose code is run, but where the product is so small that wrapping shows."""
+    """The rung whose code runs, unless the product is so small that wrapping arrays shows."""
     m, k, n = shape.m, shape.k, shape.n
     if m * k * n < THREADS_FROM:
         return None
-    ways = {FEW_ROWS: matmul_numba_few_rows, PREFETCH: matmul_numba_prefetch}
-    return ways[best_way.py_func(m, k, n)]
+    rungs = {
+        FEW_ROWS: matmul_numba_few_rows,
+        PREFETCH: matmul_numba_prefetch,
+        BLOCKS: matmul_numba_blocks,
+    }
+    return rungs[best_way.py_func(m, k, n)]
 
 
-@rung(same_as=address_same_as)
+@rung(shapes=(SMALL, FULL, SQUARE), same_as=address_same_as)
 def matmul_numba_address(a, b):
     """Addresses instead of arrays: wrapping three tensors takes longer than the small product."""
     m, k, n = operand_sizes(a, b, "cpu", "the CPU")

@@ -77,7 +77,7 @@ def multiply_tiles(rows, columns, lanes):
     return multiply
 
 
-@njit
+@njit(forceinline=True)
 def add_tail(a, b, c, start, stop, lanes):
     """Add to c[start:stop] the products of the last K % lanes k, which fill no vector."""
     k_size = len(b)
