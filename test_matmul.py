@@ -16,7 +16,7 @@ from beyond.cpu.registers import LANES
 from kernels import dot, frobenius
 from ladder.product import Product
 from ladder.rungs import RUNGS, rung, rung_names
-from ladder.shape import FULL, SMALL, Shape
+from ladder.shape import FULL, SMALL, SQUARE, Shape
 from ladder.timing import need_memory
 
 # ---- The lesson --------------------------------------------------------------------
@@ -49,6 +49,7 @@ def test_steps(name, before):
     ("numba_prefetch", SMALL, "numba_tile"), ("numba_prefetch", FULL, "numba_prefetch"),
     ("numba_few_rows", SMALL, "numba_few_rows"), ("numba_few_rows", FULL, "numba_prefetch"),
     ("numba_address", SMALL, "numba_address"), ("numba_address", FULL, "numba_prefetch"),
+    ("numba_address", SQUARE, "numba_blocks"), ("numba_blocks", SQUARE, "numba_blocks"),
 ])  # fmt: skip
 def test_whose_code_a_rung_runs(name, shape, runs):
     assert RUNGS[f"matmul_{name}"].runs(shape).name == f"matmul_{runs}"

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ladder.gpu import SIMULATED, has_gpu
+from ladder.gpu import SIMULATED, has_gpu, versions_at_odds
 from ladder.product import Product
 from ladder.rungs import RUNGS
 from ladder.shape import FULL, SMALL, Shape
@@ -77,6 +77,8 @@ def gpu_or_simulator():
     """
     if not (has_gpu() or SIMULATED):
         pytest.skip("there is no GPU, and Numba was imported before its simulator could be chosen")
+    if has_gpu() and (why := versions_at_odds()):
+        pytest.skip(why)
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield

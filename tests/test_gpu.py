@@ -162,14 +162,16 @@ def test_what_an_address_does_not_tell(monkeypatch, a, b, simulated):
 SAY_WHAT_IS_MISSING = """
 import sys
 from types import ModuleType
-import numba.cuda, numpy
+import numba.cuda
 numba_cuda, core = ModuleType("numba_cuda"), ModuleType("cuda.core")
-numba_cuda.__version__, numba_cuda.__file__ = "0.30.4", numba.cuda.__file__
+numba_cuda.__file__ = numba.cuda.__file__
 core.Device = core.LaunchConfig = core.Stream = core.launch = None
 cuda = ModuleType("cuda")
 cuda.core = core
 modules = {"numba_cuda": numba_cuda, "cuda": cuda, "cuda.core": core}
-numpy.__version__ = "2.4.6"
+import importlib.metadata
+versions = {"numba-cuda": "0.30.4", "numpy": "2.4.6"}
+importlib.metadata.version = lambda name: versions.get(name, "1")
 {what}
 sys.modules.update(modules)
 import torch, beyond
@@ -187,7 +189,7 @@ MISSING = {
     "del core.launch": "numba-cuda is missing, or too old (*'launch'*): install requirements-cuda*",
     'modules["cuda.core"] = None': "numba-cuda is missing, or too old (*cuda.core*): install*",
     'numba_cuda.__file__ = "/elsewhere/__init__.py"': "numba.cuda is Numba's own, though numba-cuda*",
-    'numpy.__version__ = "2.5.0"': "numba-cuda 0.30.4 doesn't work with numpy 2.5.0: install*",
+    'versions["numpy"] = "2.5.0"': "numba-cuda 0.30.4 doesn't work with numpy 2.5.0: install*",
 }
 
 

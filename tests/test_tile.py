@@ -10,6 +10,7 @@ from beyond.cpu.prefetch import PREFETCH, multiply_prefetching
 from beyond.cpu.registers import LANES
 from beyond.cpu.tile import COLUMNS, ROWS
 from ladder.product import Product
+from ladder.shape import Shape
 
 SHAPES = "50000x784x10", "500x784x10", "512x512x512", "2048x2048x64"
 OURS = ROWS, COLUMNS
@@ -34,12 +35,17 @@ def compiled(variant):
 @pytest.mark.tile
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_tile(timed, variant, shape):
-    product = Product.random(shape)
+def test_tile(timed, benchmark, variant, shape):
+    product = Product.random(Shape.parse(shape))
     c, multiply = torch.empty_like(product.exact, dtype=torch.float32), compiled(variant)
     operands = product.a.numpy(), product.b.numpy(), c.numpy()
     multiply(*operands)  # compiles
-    timed(f"tile {shape}", lambda _: product.check(c), multiply, *operands)
+
+    def check(_):
+        product.check(c)
+
+    benchmark.group = f"tile {shape}"
+    timed(check, multiply, *operands)
 
 
 @pytest.mark.parametrize("rows, columns, lanes, rows_per_pass", [(4, 5, 16, 4), (5, 2, 8, 1)])
@@ -47,7 +53,7 @@ def test_any_tile_on_any_cpu(rows, columns, lanes, rows_per_pass):
     """It is right where it doesn't fit the registers, too."""
     multiply = njit(multiply_prefetching(rows, columns, lanes, rows_per_pass, 2, 1, 0))
     for shape in "1x1x1", "3x40x7", "21x33x10", "16x16x3", "9x784x11":
-        product = Product.random(shape)
+        product = Product.random(Shape.parse(shape))
         c = torch.full((len(product.a), product.b.shape[1]), torch.nan)
         multiply(product.a.numpy(), product.b.numpy(), c.numpy())
         product.check(c)

@@ -34,6 +34,8 @@ from numba.core import cgutils
 from numba.core.typing import signature
 from numba.extending import intrinsic, models, overload, register_model
 
+from beyond import pointers
+
 FLOAT, INDEX = ir.FloatType(), ir.IntType(32)  # as LLVM calls them
 POINTER = types.CPointer(types.float32)  # an address of floats, as Numba calls it
 
@@ -156,10 +158,7 @@ def address_of(context, builder, floats, arguments, kind):
     """
     if floats.dtype != types.float32:
         raise TypeError(f"{floats} is not of float32")
-    start, i = arguments[:2]
-    if isinstance(floats, types.Array):
-        start = context.make_array(floats)(context, builder, start).data
-    address = builder.gep(start, [i])  # "get element pointer": start + i, counted in floats
+    address = pointers.address_of(context, builder, floats, arguments[0], arguments[1])
     return builder.bitcast(address, context.get_value_type(kind).as_pointer())
 
 

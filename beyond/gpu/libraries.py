@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import numpy
 from numba import cuda
-from packaging.version import Version
 
-from ladder.gpu import SIMULATED
+from ladder.gpu import SIMULATED, versions_at_odds
 
 try:
     import numba_cuda
@@ -25,10 +23,7 @@ def what_is_missing():
         return f"numba-cuda is missing, or too old ({not_found}): install requirements-cuda.txt"
     if Path(numba_cuda.__file__).parent not in Path(cuda.__file__).parents:
         return "numba.cuda is Numba's own, though numba-cuda is there: install numba-cuda beside it"
-    ours, numpys = numba_cuda.__version__, numpy.__version__
-    if Version(ours) < Version("0.31") and Version(numpys) >= Version("2.5"):
-        return f"numba-cuda {ours} doesn't work with numpy {numpys}: install 'numpy<2.5'"
-    return ""
+    return versions_at_odds()
 
 
 MISSING = what_is_missing()
