@@ -2,10 +2,12 @@
 
 import os
 from math import inf, isinf
+from types import SimpleNamespace
 
 import pytest
 
 from ladder import machine
+from ladder.shape import Shape
 from ladder.timing import need_memory
 
 
@@ -16,7 +18,7 @@ def container(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr(machine, "CGROUPS", tmp_path)
-    monkeypatch.setattr(machine, "OWN", tmp_path / "own")
+    monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "own")
     (tmp_path / "own").write_text("4:memory:/slurm/job_1\n2:cpu,cpuacct:/slurm/job_1\n0::/a/b\n")
 
 
@@ -39,7 +41,7 @@ def test_limits(tmp_path, files, cores, why, memory):
         assert machine.free_memory() == pytest.approx(without_limit, rel=0.2)
         return
     with pytest.raises(pytest.skip.Exception, match=r"needs 2\.4 GB of memory, and [01]\.\d GB"):
-        need_memory(500_000, 784, 10)
+        need_memory(Shape(500_000, 784, 10))
 
 
 def test_threads_follow_the_affinity(monkeypatch):
@@ -52,3 +54,24 @@ def test_threads_follow_the_affinity(monkeypatch):
     machine.limit_threads(2)
     names = [f"{name}_NUM_THREADS" for name in ("MKL", "NUMBA", "OMP", "OPENBLAS")]
     assert machine.settings() == dict(zip(names, "1222", strict=True))
+
+
+def test_a_variable_that_differs_is_named_and_not_shown(monkeypatch):
+    before = machine.fingerprints()
+    monkeypatch.setenv("TOKEN", "a secret")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    after = machine.fingerprints()
+    assert set(after) - set(before) == {"TOKEN", "ATEN_CPU_CAPABILITY"}
+    assert "secret" not in str(after)
+    assert machine.settings() == {"ATEN_CPU_CAPABILITY": "default"}
+
+
+@pytest.mark.parametrize("waits, share", [
+    ([{}, {}], 0), ([{1: 5.0}, {1: 5.5, 2: 9.0}], 0.5), ([{1: 5.0}, {1: 7.0}], 1),
+])  # fmt: skip
+def test_a_wait_is_no_longer_than_the_time(monkeypatch, waits, share):
+    """Nor is that counted which a thread waited before it was looked at."""
+    seconds, clock = iter(waits), iter([10.0, 11.0])
+    monkeypatch.setattr(machine.Waiting, "seconds", staticmethod(lambda: next(seconds)))
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert machine.Waiting().share() == share

@@ -355,14 +355,12 @@ def test_a_batch_system_s_limit(tmp_path):
     saved = tmp_path / "run.json"
     command = [sys.executable, "-u", *RUN[:3], "--mnist=sample", f"--benchmark-json={saved}", "-v"]
     command += ["--benchmark-only", "-k", "rung and (numpy-5x784x10 or loops)"]
-    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    output = []
-    for line in run.stdout:
-        output.append(line)
-        if "matmul_numpy-5x784x10" in line and "PASSED" in line:
-            run.send_signal(signal.SIGTERM)
-    run.wait()
-    text = "".join(output)
+    text = ""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
+        for line in run.stdout:
+            text += line
+            if "matmul_numpy-5x784x10" in line and "PASSED" in line:
+                run.send_signal(signal.SIGTERM)
     assert "INTERRUPTED: this run is not whole" in text and "fastest at 5x784x10" in text
     assert Run.load(saved).interrupted == "KeyboardInterrupt"
 
