@@ -34,10 +34,11 @@ def reduce_kernel(a, b, c, m_size, k_size, n_size):
     copy_columns(b, k_size, n_size, first, columns, warp * WARP + lane, cuda.blockDim.y * WARP)
     cuda.syncthreads()
     sums = cuda.local.array(TILE, float32)
+    x = cuda.local.array((ROWS, 4), float32)
     step = WARPS * ROWS
     for start in range(cuda.blockIdx.y * step, m_size, cuda.gridDim.y * step):
         i = start + warp * ROWS
-        multiply_rows(a, columns, i, m_size, k_size, lane, sums)
+        multiply_rows(a, columns, i, m_size, k_size, lane, x, sums)
         reduce_scatter(sums, lane)
         store_share(sums, c, m_size, n_size, i, first, lane)
 

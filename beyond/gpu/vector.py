@@ -18,19 +18,22 @@ def vector_kernel(a, b, c, m_size, k_size, n_size):
     copy_columns(b, k_size, n_size, first, columns, warp * WARP + lane, cuda.blockDim.y * WARP)
     cuda.syncthreads()
     sums = cuda.local.array(TILE, float32)
+    x = cuda.local.array((ROWS, 4), float32)
     step = WARPS * ROWS
     for start in range(cuda.blockIdx.y * step, m_size, cuda.gridDim.y * step):
         i = start + warp * ROWS
-        multiply_rows(a, columns, i, m_size, k_size, lane, sums)
+        multiply_rows(a, columns, i, m_size, k_size, lane, x, sums)
         warp_sums(sums, TILE, WARP)
         if lane == 0:
             store_tile(sums, c, m_size, n_size, i, first)
 
 
 @cuda.jit(device=True, inline="always")  # and so what depends on i alone is computed once
-def multiply_rows(a, columns, i, m_size, k_size, lane, sums):
-    """sums = a[i : i + ROWS] @ columns, but of every 32nd group of four k, from the lane's own on."""
-    x = cuda.local.array((ROWS, 4), float32)
+def multiply_rows(a, columns, i, m_size, k_size, lane, x, sums):
+    """sums = a[i : i + ROWS] @ columns, but of every 32nd group of four k, from the lane's own on.
+
+    x, (ROWS, 4), is what the lane has loaded of a.
+    """
     for n in range(TILE):
         sums[n] = 0
     for k in range(4 * lane, k_size, 4 * WARP):
