@@ -3,6 +3,10 @@
 The simulator runs a kernel as Python, and each thread of the GPU as a thread of Python. That is
 slow, so a warp has 8 lanes here instead of 32, and a block 2 warps: the kernels take both numbers
 from `warp`. What is shown is their logic, with every index looked at, and nothing of their speed.
+
+While a kernel runs, Numba's simulator gives the name ``cuda`` in its file another meaning, and does
+so in a device function's file only for moments. So a function that kernels of other files call, too,
+doesn't use that name: it takes the lane, or a local array, as an argument.
 """
 
 import threading

@@ -32,8 +32,7 @@ def vector_kernel(a, b, c, m_size, k_size, n_size):
 def multiply_rows(a, columns, i, m_size, k_size, lane, x, sums):
     """sums = a[i : i + ROWS] @ columns, but of every 32nd group of four k, from the lane's own on.
 
-    x, (ROWS, 4), is room for what is loaded of a. (The kernel makes it: the simulator's threads
-    can't make arrays at the same time in a function of another file.)
+    x, (ROWS, 4), is what the lane has loaded of a.
     """
     for n in range(TILE):
         sums[n] = 0
