@@ -325,6 +325,8 @@ def matmul_cuda(a, b):
     default stream. A grid has at most 65,535 blocks across: N is 1,048,560 at most.
     """
     r = torch.zeros(len(a), b.shape[1], device=a.device)
+    if b.shape[1] > 65_535 * TPB:
+        raise ValueError(f"N is {b.shape[1]:,}, and a grid of the course's has 1,048,560 columns")
     if r.numel():  # a grid has at least one block
         matmul_kernel[blocks_for(r), (TPB, TPB)](a, b, r)
     return r

@@ -99,8 +99,8 @@ def guarded(rows, columns):
 def test_reads_nothing_past_its_operands(rung):
     """A wrong read ends the process, pytest and all; -v shows at which rung."""
     for m in 1, 5, 6, 16, 21, 130:
-        for k in 1, 15, 16, 17, 33, 784:
-            for n in 1, 2, 5, 9, 10, 16, 17, 33:
+        for k in 1, 15, 16, 17, 33, 784, 1025:
+            for n in 1, 2, 5, 9, 10, 16, 17, 33, 48, 49, 100:
                 c = RUNGS[rung].fn(guarded(m, k), guarded(k, n))
                 assert c.shape == (m, n) and (c == k).all(), (m, k, n)
 

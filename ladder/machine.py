@@ -10,8 +10,8 @@ from pathlib import Path
 # Variables of the environment that change what libraries do; their values are shown and saved.
 PREFIXES = (
     *("ATEN_", "BLIS_", "CUBLAS_", "CUDA_", "CUDNN_", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_"),
-    *("GLIBC_TUNABLES", "MKL_", "NPY_", "NUMBA_", "NVIDIA_", "OMP_", "OPENBLAS_", "PYTHONMALLOC"),
-    *("PYTORCH_", "TBB_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "VECLIB_"),
+    *("GLIBC_TUNABLES", "MKL_", "NPY_", "NUMBA_", "NVIDIA_TF32", "OMP_", "OPENBLAS_"),
+    *("PYTHONMALLOC", "PYTORCH_", "TBB_", "TORCH_", "TRITON_", "VECLIB_"),
 )
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")

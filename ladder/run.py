@@ -163,8 +163,14 @@ class Run:
         return None
 
     def previous(self, result):
-        """Return the result of the rung over which this one is a step, or None."""
-        return self.find(result.shape, result.before)
+        """Return the result of the rung over which this one is a step, or None: the next one above
+        that was timed on this shape."""
+        name = result.before
+        while name:
+            if found := self.find(result.shape, name):
+                return found
+            name = self.about["rungs"][name]["before"]
+        return None
 
     def yardstick(self, result):
         """Return the result of the rung with which all of the device are compared, or None."""

@@ -34,5 +34,5 @@ def cell_blocks(m, k, n):
 
 @rung(device="cuda")
 def matmul_cuda_launch(a, b):
-    """The course's kernel, launched by addresses: 12 µs of the host in a prototype, by Numba 190."""
+    """The course's kernel, launched by addresses: 5 rows take 48 µs; by Numba 169."""
     return launch(cell_kernel, a, b, cell_blocks)
