@@ -7,6 +7,7 @@ from ladder.report import DEVICES, machine, marks, time_of, warnings
 from ladder.text import folded, seconds, size
 
 GREY = "#595959"
+ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # lines stop behind such a text
 COLOURS = {"cpu": "#0072b2", "cuda": "#d55e00"}
 HATCHES = {"cpu": "", "cuda": "///"}
 LINES = {"cpu": "--", "cuda": ":"}
@@ -105,7 +106,7 @@ def draw_ladder(axes, run, shape):
 def draw_limit(axes, device, bound, y):
     axes.axvline(bound.seconds, color="black", linestyle=LINES[device], linewidth=1.2)
     text = f"limit of the {DEVICES[device]} ({bound.kind}): {seconds(bound.seconds)} "
-    axes.text(bound.seconds, y, text, ha="right", va="center", size=8)
+    axes.text(bound.seconds, y, text, ha="right", va="center", size=8, bbox=ON_WHITE)
 
 
 def log_ticks(axis, decades):
@@ -177,7 +178,10 @@ def label_fastest(axes, run, shape):
         axes.annotate(
             best.rung,
             (shape.flops / shape.bytes, shape.flops / best.median / 1e9),
-            xytext=(6, 3),
+            xytext=(-6, 0),
             textcoords="offset points",
+            ha="right",
+            va="center",
             size=7,
+            bbox=ON_WHITE,
         )

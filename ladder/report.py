@@ -156,7 +156,7 @@ def warnings(run):
         yield f"INTERRUPTED: this run is not whole ({run.interrupted})."
     disturbed = [result for result in run.results if result.doubt == "??"]
     waited = max((result.waited for result in run.results), default=0)
-    if disturbed or waited > NOISY:
+    if disturbed:
         yield (
             f"Something else was running: {len(disturbed)} of {len(run.results)} times are "
             f"disturbed (??), and a thread waited for a core up to {percent(waited)} of the time. "
