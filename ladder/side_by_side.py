@@ -1,6 +1,6 @@
 """Several runs side by side, as lines of text: a column a run, and speed-ups over the first."""
 
-from ladder.report import about, machine, marks, speed_up, time_of, warnings
+from ladder.report import about, machine, marks, share_of_limit, speed_up, time_of, warnings
 from ladder.run import Run
 from ladder.text import aligned, folded
 
@@ -14,32 +14,59 @@ def side_by_side(runs: dict[str, Run], width):
     letters = dict(zip(LETTERS, runs.items(), strict=False))
     if len(letters) < len(runs):
         raise ValueError(f"{len(runs)} runs side by side are too many: {len(LETTERS)} at most")
-    lines = list(who_is_who(letters)) + list(differences(letters))
+    yield from folded([*who_is_who(letters), *differences(letters)], width)
     for shape in dict.fromkeys(shape for run in runs.values() for shape in run.shapes):
-        yield from folded(lines, width)
-        lines = []
         yield ""
-        yield from aligned(table(letters, shape))
+        yield from table_that_fits(letters, shape, width)
         for letter, (_, run) in letters.items():
             if shape in run.shapes:
-                lines += [f"{letter}: {line}" for line in about(run, shape)]
-    lines += ["", "×2 is twice as fast as A, ÷2 half as fast, ≈1 no different"]
+                yield from folded([f"{letter}: {line}" for line in about(run, shape)], width)
+    yield ""
+    yield "×2 is twice as fast as A, ÷2 half as fast, ≈1 no different"
     for letter, (_, run) in letters.items():
-        lines += [f"{letter}: {line}" for line in marks(run.results)]
-    yield from folded(lines, width)
+        yield from folded([f"{letter}: {line}" for line in marks(run.results)], width)
 
 
-def table(letters, shape):
+def table_that_fits(letters, shape, width):
+    """Return the lines of one shape: as many columns for each run as there is room for."""
+    columns = ["time", "over A", "of limit", "vs torch"]
+    while len(columns) > 1:
+        lines = aligned(table(letters, shape, columns))
+        if max(map(len, lines)) <= width:
+            return lines
+        columns.pop()
+    return aligned(table(letters, shape, columns))
+
+
+def table(letters, shape, columns):
     """Return the cells of one shape: a row of headings, and a row for each rung."""
-    by_rung = [{x.rung: x for x in run.at(shape)} for _, run in letters.values()]
-    rows = [[str(shape), *letters]]
-    for rung in dict.fromkeys(rung for results in by_rung for rung in results):
-        row, first = [rung], by_rung[0].get(rung)
-        for (_, run), results in zip(letters.values(), by_rung, strict=True):
-            result = results.get(rung)
-            row.append(f"{time_of(result)} {speed_up(run, first, result)}" if result else "")
+    headings = [str(shape)]
+    for letter in letters:
+        headings += [letter, *columns_of(letter, columns)[1:]]
+    rows = [headings]
+    by_run = {letter: {x.rung: x for x in run.at(shape)} for letter, (_, run) in letters.items()}
+    for rung in dict.fromkeys(rung for results in by_run.values() for rung in results):
+        row, first = [rung], by_run["A"].get(rung)
+        for letter, (_, run) in letters.items():
+            row += cells(run, first, by_run[letter].get(rung), columns_of(letter, columns))
         rows.append(row)
     return rows
+
+
+def columns_of(letter, columns):
+    return [column for column in columns if column != "over A" or letter != "A"]
+
+
+def cells(run, first, result, columns):
+    if result is None:
+        return [""] * len(columns)
+    texts = {
+        "time": time_of(result),
+        "over A": speed_up(run, first, result),
+        "of limit": share_of_limit(run, result),
+        "vs torch": speed_up(run, run.yardstick(result), result),
+    }
+    return [texts[column] for column in columns]
 
 
 def who_is_who(letters):

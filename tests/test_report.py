@@ -116,7 +116,9 @@ def test_side_by_side_fits_the_terminal():
     assert f"A: {'a' * 63}: NUMBA_OPT=0, commit 01234567" in text
     assert "timed by time.process_time" in text and "commit fedcba98 with changes" in text
     assert "environment variables that differ: SECRET" in text and "PWD" not in text
-    assert "torch 8.00 µs 4.00 µs ×2.00" in text and "loops 400 ms* 400 ms* ≈1" in text
+    assert "5x784x10 A of limit vs torch B over A of limit vs torch loops" in text
+    assert "torch 8.00 µs 12.5% 4.00 µs ×2.00 25.0%" in text
+    assert "dot 50.0 µs 2.00% ÷6.25 50.0 µs ≈1 2.00% ÷12.5" in text
     assert text.count("memory binds") == 2
 
 
