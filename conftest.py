@@ -10,15 +10,15 @@ pytest_plugins = ["ladder.plugin", "pytester"]  # the latter for tests/test_run.
 
 
 def pytest_ladder_import_rungs():
-    """The rungs stand in the ladder in the order of these imports."""
-    import kernels  # noqa: F401
+    """Import the rungs: beyond/__init__.py imports the course's first, then those beyond it."""
+    import beyond  # noqa: F401
     from beyond.cpu.registers import LANES
 
     return {"simd": f"{32 * LANES}-bit SIMD"}
 
 
-def whole(array):
-    """Return a tensor of 50,000 rows; those of the sample are repeated."""
+def repeated_to_50_000(array):
+    """Return a tensor of 50,000 rows; numpy.resize repeats those of the sample until it is full."""
     from numpy import resize
     from torch import tensor
 
@@ -27,12 +27,12 @@ def whole(array):
 
 @pytest.fixture(scope="session")
 def x_train(mnist):
-    return whole(mnist[0][0])  # (50000, 784)
+    return repeated_to_50_000(mnist[0][0])  # (50000, 784)
 
 
 @pytest.fixture(scope="session")
 def y_train(mnist):
-    return whole(mnist[0][1])  # (50000,)
+    return repeated_to_50_000(mnist[0][1])  # (50000,)
 
 
 @pytest.fixture(scope="session")
@@ -76,8 +76,9 @@ def pytest_ladder_draw(config, folder):
     """What the course draws."""
     from ladder.figures import save
 
-    (x_train, _), *_ = config.pluginmanager.get_plugin("ladder-session").load_data()
-    save(draw_lesson, x_train[0], folder / "lesson.png")
+    train, _, _ = config.pluginmanager.get_plugin("ladder-session").load_data()
+    images, _ = train
+    save(draw_lesson, images[0], folder / "lesson.png")
     return ["lesson.png"]
 
 

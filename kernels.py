@@ -47,6 +47,7 @@ def chunks(x, sz):
 def islice_chunks(x, sz):
     """Yield the same as lists, from any iterable: take ``sz`` items until none is left."""
     it = iter(x)
+    # iter(f, []) calls f() until it returns []
     yield from iter(lambda: list(islice(it, sz)), [])
 
 
@@ -310,7 +311,10 @@ def blocks_for(r):
 
 
 def matmul_and_copy(a, b):
-    """The course's cells: NumPy's arrays go to the GPU, and float64 (M, N) comes back."""
+    """What the notebook's cells do: copy NumPy arrays to the GPU, multiply, and copy c back.
+
+    c is float64, (M, N).
+    """
     r = np.zeros((len(a), b.shape[1]))
     m1g, m2g, rg = cuda.to_device(a), cuda.to_device(b), cuda.to_device(r)
     matmul_kernel[blocks_for(r), (TPB, TPB)](m1g, m2g, rg)

@@ -20,7 +20,7 @@ needs_gpu = pytest.mark.skipif(not has_gpu(), reason="there is no GPU to time")
 
 
 def test_launch_kernel(m1, m2, t1):
-    """One cell; then a grid of more than c has, as that of a GPU's blocks."""
+    """One cell; then a grid that is larger than c, as one of whole blocks is."""
     res = torch.zeros(5, 10)
     matmul_cell((0, 0), m1, m2, res)
     assert res.count_nonzero() == 1
@@ -39,7 +39,7 @@ def test_copies(m1, m2, t1):
 @needs_gpu
 @pytest.mark.parametrize("rung", [name for name in GPU if name != "matmul_cuda"])
 def test_streams_and_devices(rung, dense):
-    """On a GPU that need not be the current one; and when a comes late, in a stream of its own."""
+    """On the last GPU, which need not be the current one; and in another stream, where a is late."""
     matmul, last = RUNGS[rung].fn, torch.cuda.device_count() - 1
     a, b = dense.a.cuda(last), dense.b.cuda(last)
     dense.check(call_or_skip(matmul, a, b))
@@ -131,7 +131,7 @@ def test_multiply_add_limit(timed, benchmark):
 @pytest.mark.benchmark(timer=synchronized, group="limit")
 @pytest.mark.parametrize("rung", ["matmul_torch_cuda", "matmul_cuda_launch"], indirect=True)
 def test_call_limit(timed, benchmark, rung):
-    """A product of one number by one: what a call costs that has nothing to do."""
+    """What a call costs by itself: the product of one number by one."""
     product = Product.random(Shape(1, 1, 1))
     way = f"{rung.name} of 1x1x1"
     benchmark.extra_info.update(limit="call", way=way, device="cuda", work=1)

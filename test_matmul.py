@@ -42,7 +42,10 @@ def test_elementwise():
 def test_steps(name, before):
     """A rung is a step over the one above it, unless it starts anew."""
     previous = RUNGS[f"matmul_{name}"].before
-    assert (previous and previous.name) == (before and f"matmul_{before}")
+    if before is None:
+        assert previous is None
+    else:
+        assert previous.name == f"matmul_{before}"
 
 
 @pytest.mark.parametrize("name, shape, runs", [
@@ -86,7 +89,7 @@ def test_the_check_refuses(dense, case):
 def guarded(rows, columns):
     """Return ones in front of memory that may not be read."""
     size, page = 4 * rows * columns, mmap.PAGESIZE
-    readable = -(-size // page) * page
+    readable = (size + page - 1) // page * page
     memory = mmap.mmap(-1, readable + page)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + readable), page, 0) == 0
@@ -112,7 +115,7 @@ A, B = torch.ones(2, 3), torch.ones(3, 4)
     (A, A), (A[0], B), (A.double(), B.double()), (A.numpy(), B), ([[1.0]], B), (A, B.to("meta")),
 ])  # fmt: skip
 def test_wrong_operands(a, b):
-    """The rung that hands out addresses looks at them itself: it would end the process."""
+    """This rung passes bare addresses on, so it checks its operands: a wrong one would crash."""
     with pytest.raises(ValueError, match=r"takes float32 .* \(K, N\) on the CPU, not "):
         RUNGS["matmul_numba_address"].fn(a, b)
 
@@ -171,7 +174,7 @@ def test_rows(time_rung, rung, rows, full_product):
 
 
 def fresh_dot():
-    """Return a compiled function that isn't compiled yet, and its arguments."""
+    """Return a new `dot` that Numba hasn't compiled yet, and its arguments."""
     return (njit(dot.py_func), *VECTORS), {}
 
 
@@ -219,6 +222,7 @@ def multiply_adds(n, threads):
     """Do 24 * LANES * n * threads operations in registers; return 12 * LANES for each thread.
 
     There are 12 independent sums, as each multiply-add has to wait for the last one to its sum.
+    A step halves each lane and adds a half, so it ends at 1.
     """
     half, out = np.float32(0.5), np.zeros(threads, np.float32)
     for thread in prange(threads):
@@ -256,7 +260,7 @@ def test_multiply_add_limit(timed, benchmark, way):
 @pytest.mark.benchmark(group="limit")
 @pytest.mark.parametrize("rung", ["matmul_torch", "matmul_numba_address"], indirect=True)
 def test_call_limit(timed, benchmark, rung):
-    """A product of one number by one: what a call costs that has nothing to do."""
+    """What a call costs by itself: the product of one number by one."""
     product = Product.random(Shape(1, 1, 1))
     way = f"{rung.name} of 1x1x1"
     benchmark.extra_info.update(limit="call", way=way, device="cpu", work=1)

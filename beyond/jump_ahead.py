@@ -15,7 +15,7 @@ POWERS = [np.array([pow(a, i, p) for i in range(1, BLOCK + 1)], np.uint32) for a
 
 @njit
 def rand_array_numba(n, state):
-    """Return the n numbers that `kernels.rand` gives from ``state`` on, float64 (n,), and its state then."""
+    """Return the n numbers that `kernels.rand` gives from ``state`` on, float64 (n,), and the state after them."""
     out, (x, y, z) = np.empty(n), state
     for i in range(n):
         x = (171 * x) % 30269

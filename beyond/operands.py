@@ -7,8 +7,8 @@ def multiply_arrays(multiply, a, b):
     """Return a new tensor c, (M, N), that ``multiply(a, b, c)`` fills.
 
     ``a``, (M, K), and ``b``, (K, N), are float32 tensors on the CPU. ``multiply`` is a function
-    that Numba has compiled: it gets NumPy arrays that share the tensors' memory. a is contiguous
-    there, b is laid out as it is.
+    that Numba has compiled: it gets NumPy arrays that share the tensors' memory. a is made
+    contiguous first; b keeps its layout.
     """
     c = a.new_empty(len(a), b.shape[1])
     multiply(a.contiguous().numpy(), b.numpy(), c.numpy())

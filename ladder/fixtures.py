@@ -8,7 +8,7 @@ from ladder.gpu import SIMULATED, has_gpu, versions_at_odds
 from ladder.product import Product
 from ladder.rungs import RUNGS
 from ladder.shape import FULL, SMALL, Shape
-from ladder.timing import need_memory, time_rung, timed  # noqa: F401
+from ladder.timing import need_memory, time_rung, timed  # noqa: F401 (pytest finds fixtures here)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ class Product:
 
     def rows(self, rows):
         """Return the product of so many rows of a, repeated if there are fewer."""
-        times = -(-rows // len(self.a))
+        times = (rows + len(self.a) - 1) // len(self.a)
         product = copy(self)
         product.a = self.a.repeat(times, 1)[:rows]
         product.exact = self.exact.repeat(times, 1)[:rows]

@@ -227,7 +227,7 @@ def marks(results):
     """Yield what the marks mean that stand beside some of the results."""
     meanings = {
         "?": f"? noisy: half of the rounds spread over {NOISY:.0%} or more, or a thread waited for "
-        "a core so long",
+        f"a core for {NOISY:.0%} of the time or more",
         "*": "* a single round: its spread is unknown",
         "??": f"?? disturbed: the median is over {DISTURBED} times the shortest round, or a thread "
         "waited for a core most of the time; it says little of the code",

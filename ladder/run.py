@@ -2,9 +2,9 @@
 
 It is all that tables, pictures and pages know. Three things are added to pytest-benchmark's own:
 
-- ``extra_info`` of a benchmark: rung and shape; ``same_as``, the rung whose code it runs there;
-  ``torch_calls``; ``waited``, the share of the time that a thread waited for a core; or, of a
-  limit, its device, kind, the way in which it was measured, and its work.
+- ``extra_info`` of a rung's benchmark has ``rung``, ``shape``, ``same_as`` (the rung whose code it
+  runs there), ``torch_calls`` and ``waited`` (the share of the time that a thread waited for a
+  core); that of a limit's has ``limit`` (its kind), ``way``, ``device`` and ``work``.
 - ``ladder.rungs`` describes each rung once (`describe`); ``ladder.untimed`` says of those that
   were not timed why; the rest of ``ladder`` is about the machine and the run.
 """

@@ -23,7 +23,7 @@ class Session:
         self.about = about  # the machine, libraries, settings: `Run.about`, but for the rungs
         self.data = data  # the path of MNIST, and why it is that one
         self.shapes = shapes  # of --shape
-        self.untimed = {}  # {(rung, shape): the reason why it was not timed, or ""}
+        self.untimed = {}  # {(rung, shape): the reason why it was not timed}
         self.saved = None  # what pytest-benchmark saves, once it has
 
     def pytest_report_header(self):
@@ -60,8 +60,12 @@ class Session:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
         """Deselect what was not asked for, and prove everything before anything is timed."""
-        kept = [item for item in items if self.is_asked_for(item)]
-        dropped = [item for item in items if not self.is_asked_for(item)]
+        kept, dropped = [], []
+        for item in items:
+            if self.is_asked_for(item):
+                kept.append(item)
+            else:
+                dropped.append(item)
         if dropped:
             self.config.hook.pytest_deselected(items=dropped)
         items[:] = sorted(kept, key=is_benchmark)

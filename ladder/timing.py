@@ -18,7 +18,7 @@ from ladder.shape import SMALL, Shape
 SLOW = 0.25  # seconds; a call that takes longer is timed in few rounds
 SLOW_ROUNDS = 3
 SKIP_ABOVE = 10  # seconds; a rung that would take longer is not timed
-PROBE = 0.05  # seconds; a call that takes longer foretells how long a larger product takes
+PROBE = 0.05  # seconds; a call that takes longer predicts how long a larger product takes
 CALLS_ON_A_GPU = 20  # in a row, before one wait for the last
 AGAIN = 15  # seconds, in all, to time again what was noisy
 KEPT_IF_NOISY, KEPT = 2**28, 2**20  # bytes of arguments that are kept for the end of the run
@@ -75,7 +75,7 @@ def timed(benchmark, request):
     def timed(check, fn, *args):
         seconds, result = clocked(fn, *args)
         check(result)
-        if benchmark.disabled:
+        if benchmark.disabled:  # --benchmark-disable: hand over the result that there is
             return benchmark.pedantic(lambda: result)
         if seconds > SLOW:  # but perhaps only the first time, when it was compiled
             seconds, result = clocked(fn, *args)
@@ -157,8 +157,9 @@ def need_memory(shape):
 def expected_time(fn, a, b):
     """Return about how long fn(a, b) takes in seconds, from products that take less.
 
-    First of growing corners of the operands, until one takes long enough to say how long a row
-    of a takes; then of as many rows as that allows, with all of b.
+    First it multiplies ever larger corners of the operands, until one takes long enough to tell
+    the time of a row of a. Then it times as many whole rows as PROBE allows, with all of b, and
+    scales that up.
     """
     corner, fixed = 1, math.inf  # seconds that don't grow with the operands
     while True:

@@ -21,7 +21,7 @@ def multiply_few_rows(a, b, c):
     for row in range(0, m, ROWS):
         for column in range(0, n, VECTORS * LANES):
             sums = zeros(ROWS, VECTORS, LANES)
-            for k in range(safe):  # a vector may run into the next row of b: see store_sums
+            for k in range(safe):  # a vector may run on into b's next row: that isn't stored
                 for q in range(VECTORS):
                     y = load(b, k * n + column + q * LANES, LANES)
                     add_products(sums, q, a, row, k, y)
@@ -52,7 +52,7 @@ def add_products(sums, q, a, row, k, y):
 
 @njit(forceinline=True)
 def store_sums(sums, c, row, column):
-    """Store the tile, but no lane or row past the end of c."""
+    """Store the tile, but nothing past the last column or row of c."""
     m, n = c.shape
     for r in range(ROWS):
         for q in range(VECTORS):
@@ -64,9 +64,16 @@ def store_sums(sums, c, row, column):
 # As many vectors as the lesson's ten columns take, if there are registers for five times as many
 # sums: 1 of 16 lanes, 2 of 8, 2 or 3 of 4.
 ROWS = 5
-VECTORS = {16: 1, 8: 2, 4: 3 if REGISTERS == 32 else 2}[LANES]
+if LANES == 16:
+    VECTORS = 1
+elif LANES == 8 or REGISTERS == 16:
+    VECTORS = 2
+else:
+    VECTORS = 3
 
-PACK_FROM = 16  # rows: from here on, packing b costs less than vectors that 10 columns don't fill
+PACK_FROM = (
+    16  # rows of a: from here on, packing b costs less than the lanes that ten columns leave
+)
 
 
 def few_rows_same_as(shape):

@@ -8,7 +8,7 @@ from ladder.rungs import ANY_ORDER, rung
 
 
 def loops(a, b, c):
-    for i in prange(len(a)):  # which is range, unless compiled with parallel=True
+    for i in prange(len(a)):  # prange is range, unless compiled with parallel=True
         for j in range(b.shape[1]):
             tmp = np.float32(0)
             for k in range(len(b)):
@@ -34,7 +34,11 @@ def by_columns(b):
 
 @rung()
 def matmul_numba_vector(a, b):
-    """ANY_ORDER lets LLVM use SIMD; b stored by columns gives it neighbouring floats to load."""
+    """SIMD: as a sum may be added up in any order, one instruction does 4 to 16 of its products.
+
+    The sum of floats depends on their order, so LLVM, Numba's compiler, keeps it unless ANY_ORDER
+    allows others. With b by columns, it finds the floats of such an instruction side by side.
+    """
     return multiply_arrays(vectorized, a, by_columns(b))
 
 

@@ -18,8 +18,8 @@ def make_prefetching_kernel(rows, columns, lanes, rows_per_pass, level):
 
     @njit
     def micro_kernel(a, packed, c, row, column, later_row, first):
-        """Compute the tile at (row, column). Of that at ``later_row``, prefetch so many rows, from
-        number ``first`` on; its first row comes after its last."""
+        """Compute the tile at (row, column). Meanwhile, prefetch ``rows_per_pass`` rows of the tile
+        at ``later_row``, from its row number ``first`` on, and after its last row its first."""
         k_size = a.shape[1]
         sums = zeros(rows, columns, lanes)
         for k in range(0, k_size // lanes * lanes, lanes):
@@ -34,9 +34,10 @@ def make_prefetching_kernel(rows, columns, lanes, rows_per_pass, level):
 def multiply_prefetching(rows, columns, lanes, rows_per_pass, level, tiles_ahead, cached):
     """Return a function for `njit`: c = a @ b, tile by tile.
 
-    Each tile of rows takes a pass over a for each few columns of b. In the first passes, rows of
-    the tile that is ``tiles_ahead`` are prefetched, until each cache line of them was asked for
-    twice, as a CPU may drop a request. Nothing is prefetched of an a of up to ``cached`` floats.
+    To compute a tile of rows, the kernel passes over these rows of a once for every ``columns``
+    columns of b. In the first passes it also prefetches rows of the tile that is ``tiles_ahead``,
+    until it has asked twice for each cache line, as a CPU may drop a request. Nothing is
+    prefetched of an a of up to ``cached`` floats.
     """
     plain_kernel, _, _ = make_tile(rows, columns, lanes)
     prefetching_kernel = make_prefetching_kernel(rows, columns, lanes, rows_per_pass, level)
@@ -60,9 +61,10 @@ def multiply_prefetching(rows, columns, lanes, rows_per_pass, level, tiles_ahead
     return multiply
 
 
-# So many that the lesson's ten columns, two passes of 5 or five of 2, ask twice for each line.
+# Enough for the lesson's ten columns, two passes of 5 or five of 2, to ask at least twice for each
+# line.
 if REGISTERS == 16:
-    ROWS_PER_PASS = 1  # one of 5 in each of five passes; with up to 8 lanes, that is twice
+    ROWS_PER_PASS = 1  # one of 5 in each of five passes: 8 lanes ask twice for a line, 4 four times
 elif LANES == 16:
     ROWS_PER_PASS = 4  # all 4 in each of two passes
 else:
@@ -72,7 +74,8 @@ TILES_AHEAD = 2
 CACHED = 2**19  # floats, 2 MB: so much lies in two cores' L2
 
 PREFETCH = ROWS_PER_PASS, LEVEL, TILES_AHEAD
-with_prefetch = njit(parallel=True)(multiply_prefetching(ROWS, COLUMNS, LANES, *PREFETCH, CACHED))
+multiply = multiply_prefetching(ROWS, COLUMNS, LANES, *PREFETCH, CACHED)
+with_prefetch = njit(parallel=True)(multiply)
 
 
 def prefetch_same_as(shape):

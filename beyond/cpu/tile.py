@@ -1,7 +1,7 @@
 """A tile of c in registers: each vector that is loaded serves several sums.
 
-BLAS libraries call the function that computes a tile a micro-kernel, and packing what is done to b
-before: it is copied into the order in which the micro-kernel reads it.
+In BLAS libraries, the function that computes a tile is called a micro-kernel. Before it runs, b is
+packed: copied into the order in which the micro-kernel reads it.
 """
 
 from numba import njit, prange
@@ -22,10 +22,10 @@ from ladder.shape import FULL, SMALL, SQUARE
 
 
 def make_tile(rows, columns, lanes):
-    """Return the three parts of a micro-kernel for tiles of ``rows`` x ``columns`` sums.
+    """Return a micro-kernel for tiles of ``rows`` x ``columns`` sums, and the two parts of it.
 
-    They take ``a``, (M, K), ``packed``, (N, K or more), whose rows are b's columns, and ``c``,
-    (M, N). The tile is c[row : row + rows, column : column + columns], as far as that exists.
+    They take ``a``, (M, K), ``packed``, whose rows are b's columns without their last K % lanes
+    floats (see `pack`), and ``c``, (M, N). The tile is c[row : row + rows, column : column + columns], as far as that exists.
     """
 
     @njit
@@ -108,17 +108,18 @@ def pack(b, lanes):
 
 @njit
 def pack_four_columns(b, packed, j, k_size):
+    """Copy columns j to j + 3 of b to rows j to j + 3 of packed."""
     n, width = b.shape[1], packed.shape[1]
     for k in range(0, k_size, 4):
-        y0 = load(b, (k + 0) * n + j, 4)
-        y1 = load(b, (k + 1) * n + j, 4)
-        y2 = load(b, (k + 2) * n + j, 4)
-        y3 = load(b, (k + 3) * n + j, 4)
-        x0, x1, x2, x3 = transpose(y0, y1, y2, y3)
-        store(packed, (j + 0) * width + k, x0)
-        store(packed, (j + 1) * width + k, x1)
-        store(packed, (j + 2) * width + k, x2)
-        store(packed, (j + 3) * width + k, x3)
+        r0 = load(b, (k + 0) * n + j, 4)
+        r1 = load(b, (k + 1) * n + j, 4)
+        r2 = load(b, (k + 2) * n + j, 4)
+        r3 = load(b, (k + 3) * n + j, 4)
+        c0, c1, c2, c3 = transpose(r0, r1, r2, r3)
+        store(packed, (j + 0) * width + k, c0)
+        store(packed, (j + 1) * width + k, c1)
+        store(packed, (j + 2) * width + k, c2)
+        store(packed, (j + 3) * width + k, c3)
 
 
 # A tile of R rows and C columns needs R * C registers for its sums, C for vectors of b and one for

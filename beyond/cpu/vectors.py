@@ -22,7 +22,9 @@ How such a function comes about: Numba calls an `intrinsic` not when the program
 compiles a call of it. It passes the types of the arguments (of a constant, with its value). It gets
 back the signature of the call, and a function that then writes the call's code, by the methods of
 LLVM's ``builder``: ``builder.fadd(x, y)`` writes an addition, and returns a name for its result.
-The names of the arguments at run time are in ``arguments``.
+The names of the arguments at run time are in ``arguments``. ``signature(result, argument, ...)``
+takes the types, the result's first. ``typingctx``, ``context`` and ``_``, the signature again, are
+Numba's own; they are only passed on.
 """
 
 import operator
@@ -65,7 +67,7 @@ def load(typingctx, floats, i, lanes):
     vector = Vector(lanes.literal_value)
 
     def write(context, builder, _, arguments):
-        address = address_of(context, builder, floats, arguments, vector)
+        address = address_as(context, builder, floats, arguments, vector)
         return builder.load(address, align=4)  # wherever a float may lie
 
     return signature(vector, floats, types.intp, lanes), write
@@ -76,7 +78,7 @@ def store(typingctx, floats, i, vector):
     """floats[i : i + lanes] = vector."""
 
     def write(context, builder, _, arguments):
-        address = address_of(context, builder, floats, arguments, vector)
+        address = address_as(context, builder, floats, arguments, vector)
         builder.store(arguments[2], address, align=4)
 
     return signature(types.void, floats, types.intp, vector), write
@@ -84,11 +86,14 @@ def store(typingctx, floats, i, vector):
 
 @intrinsic(prefer_literal=True)
 def load_part(typingctx, floats, i, lanes, count):
-    """Return the vector floats[i : i + count], and 0 in its other lanes, for which nothing is read."""
+    """Return the vector floats[i : i + count], and 0 in its other lanes, for which nothing is read.
+
+    ``count`` may be 0 or less (none of them), or more than ``lanes`` (all).
+    """
     vector = Vector(lanes.literal_value)
 
     def write(context, builder, _, arguments):
-        address = address_of(context, builder, floats, arguments, vector)
+        address = address_as(context, builder, floats, arguments, vector)
         wanted = first_lanes(builder, vector.lanes, arguments[3])
         nothing = ir.Constant(ir.VectorType(FLOAT, vector.lanes), None)
         takes = [address.type, INDEX, wanted.type, nothing.type]
@@ -101,10 +106,10 @@ def load_part(typingctx, floats, i, lanes, count):
 
 @intrinsic
 def store_part(typingctx, floats, i, vector, count):
-    """floats[i : i + count] = the vector's first lanes; nothing else is written."""
+    """floats[i : i + count] = the vector's first lanes, as `load_part` counts them."""
 
     def write(context, builder, _, arguments):
-        address = address_of(context, builder, floats, arguments, vector)
+        address = address_as(context, builder, floats, arguments, vector)
         wanted = first_lanes(builder, vector.lanes, arguments[3])
         takes = [arguments[2].type, address.type, INDEX, wanted.type]
         name = f"llvm.masked.store.v{vector.lanes}f32.p0"
@@ -120,7 +125,7 @@ def broadcast(typingctx, floats, i, lanes):
     vector = Vector(lanes.literal_value)
 
     def write(context, builder, _, arguments):
-        address = address_of(context, builder, floats, arguments, Vector(1))
+        address = address_as(context, builder, floats, arguments, Vector(1))
         return pick(builder, builder.load(address, align=4), [0] * vector.lanes)
 
     return signature(vector, floats, types.intp, lanes), write
@@ -132,7 +137,7 @@ def prefetch(typingctx, floats, i, level):
     locality = {1: 3, 2: 2}[level.literal_value]  # how near to the core, in LLVM's count
 
     def write(context, builder, _, arguments):
-        address = address_of(context, builder, floats, arguments, types.int8)
+        address = address_as(context, builder, floats, arguments, types.int8)
         to_read, data = INDEX(0), INDEX(1)  # and not to write; and not code
         takes = [address.type, INDEX, INDEX, INDEX]
         ask = declare(builder, "llvm.prefetch.p0", ir.VoidType(), takes)
@@ -151,7 +156,7 @@ def pointer(typingctx, address):
     return signature(POINTER, types.intp), write
 
 
-def address_of(context, builder, floats, arguments, kind):
+def address_as(context, builder, floats, arguments, kind):
     """Write what computes the address of floats[i], as one of a value of type ``kind``.
 
     The first two arguments are floats, whose type is ``floats``, and i.

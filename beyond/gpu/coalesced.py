@@ -31,6 +31,9 @@ def coalesced_blocks(m, k, n):
 
 @rung(device="cuda")
 def matmul_cuda_coalesced(a, b):
-    """A warp to a row, its 32 lanes read 128 neighbouring bytes: 5 rows take 22 µs, not 48.
-    The full shape gains less, 1.2x: the L1 cache served the course's reads, too."""
+    """A warp to a row: its 32 lanes read 128 neighbouring bytes, in one transaction.
+
+    On an H200, 5 rows take 22 µs, not 48. The full shape gains less, 1.2x: the L1 cache served the
+    course's reads, too.
+    """
     return launch(coalesced_kernel, a, b, coalesced_blocks)

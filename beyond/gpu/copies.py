@@ -60,8 +60,10 @@ def async_kernel(a, b, c, m_size, k_size, n_size):
         for n in range(TILE):
             sums[n] = 0
         for k_start in range(0, k_size, STEP):
-            stage_before = stage - STAGE if stage else AHEAD * STAGE
-            start_copies(a, copied, k_copied, m_size, k_size, shared, stages + stage_before)
+            free = stage - STAGE  # the stage before, which was multiplied in the step before
+            if stage == 0:
+                free = AHEAD * STAGE
+            start_copies(a, copied, k_copied, m_size, k_size, shared, stages + free)
             copied, k_copied = next_step(copied, k_copied, k_size, step)
             wait_group(AHEAD)
             k = k_start + 4 * lane

@@ -34,5 +34,8 @@ def cell_blocks(m, k, n):
 
 @rung(device="cuda")
 def matmul_cuda_launch(a, b):
-    """The course's kernel, launched by addresses: 5 rows take 48 µs; by Numba 169."""
+    """The course's kernel, launched by addresses: Numba's launch takes longer than a small product.
+
+    On an H200, 5 rows take 48 µs, and by Numba 169.
+    """
     return launch(cell_kernel, a, b, cell_blocks)

@@ -46,6 +46,9 @@ shared = Resident(shared_kernel, otherwise=matmul_cuda_coalesced)
 
 @rung(device="cuda", same_as=shared.same_as)
 def matmul_cuda_shared(a, b):
-    """b in shared memory (31 KB), read once by a block, not for every row: 5 rows take 18 µs.
-    The full shape gains nothing: a is still read ten times, once for each column."""
+    """b in shared memory (31 KB), read once by a block, and not for every row.
+
+    On an H200, 5 rows take 18 µs, not 22; the full shape gets 13% slower: a is still read ten
+    times, once for each column.
+    """
     return shared.multiply(a, b)

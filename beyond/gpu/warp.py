@@ -1,6 +1,6 @@
 """What the threads of a warp do together. A warp is 32 threads that run in step, its lanes.
 
-On a GPU that takes its own instructions, in Numba's simulator their stand-ins, with fewer lanes.
+On a GPU, these are its own instructions; in Numba's simulator, stand-ins with fewer lanes.
 """
 
 from numba import cuda
