@@ -55,7 +55,7 @@ def test_steps(name, before):
     ("numba_address", SQUARE, "numba_blocks"), ("numba_blocks", SQUARE, "numba_blocks"),
 ])  # fmt: skip
 def test_whose_code_a_rung_runs(name, shape, runs):
-    assert RUNGS[f"matmul_{name}"].runs(shape).name == f"matmul_{runs}"
+    assert RUNGS[f"matmul_{name}"].whose_code(shape).name == f"matmul_{runs}"
 
 
 # ---- Correctness: tests/test_properties.py tries what holds for any operands ----------

@@ -5,7 +5,7 @@ import io
 import re
 from pathlib import Path
 
-from ladder.report import COLUMNS, ORDER, report, table
+from ladder.report import COLUMNS, report, table
 
 MARKERS = re.compile(r"(?s)(?<=<!-- ladder: begin -->\n).*(?=\n<!-- ladder: end -->)")
 README_WIDTH = 230
@@ -32,7 +32,7 @@ def csv_lines(runs):
 def markdown_lines(run):
     """Yield each shape's ladder as a table of Markdown."""
     for shape in run.shapes:
-        heading, *rows = table(run, shape, [name for name in ORDER if name in COLUMNS])
+        heading, *rows = table(run, shape, COLUMNS)
         yield f"| {' | '.join(heading)} |"
         yield f"| --- |{' ---: |' * (len(heading) - 1)}"
         for row in rows:

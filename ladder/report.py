@@ -8,21 +8,6 @@ from ladder.text import aligned, digits, folded, percent, seconds, size, times
 BAR = 20  # characters
 CLOCK = "time.perf_counter"  # of --benchmark-timer, unless somebody wants another
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
-# The columns beside a rung's name. The most important come first: a narrow terminal does without
-# the last ones.
-COLUMNS = {
-    "median": lambda run, result: time_of(result),
-    "step": lambda run, result: step(run, result),
-    "of limit": lambda run, result: share_of_limit(run, result),
-    "vs torch": lambda run, result: speed_up(run, run.yardstick(result), result),
-    "in all": lambda run, result: speed_up(run, run.at(result.shape)[0], result),
-    "torch calls": lambda run, result: f"{result.torch_calls:,}" if result.torch_calls else "",
-    "course": lambda run, result: seconds(result.course) if result.course else "",
-    "GFLOP/s": lambda run, result: rate(result, result.shape.flops),
-    "GB/s": lambda run, result: rate(result, result.shape.bytes),
-}
-ORDER = "median", "course", "step", "in all", "vs torch", "of limit"  # from left to right
-ORDER += "GFLOP/s", "GB/s", "torch calls"
 
 
 # ---- Cells -------------------------------------------------------------------------
@@ -42,8 +27,28 @@ def speed_up(run, old, new):
     return "≈1" if 1 / (1 + NOISY) < ratio < 1 + NOISY else f"{times(ratio)}?"
 
 
+def rate(result, work):
+    return digits(work / result.median / 1e9) + result.doubt
+
+
+def median(run, result):
+    return time_of(result)
+
+
+def course(run, result):
+    return seconds(result.course) if result.course else ""
+
+
 def step(run, result):
     return speed_up(run, run.previous(result), result)
+
+
+def in_all(run, result):
+    return speed_up(run, run.at(result.shape)[0], result)
+
+
+def vs_torch(run, result):
+    return speed_up(run, run.yardstick(result), result)
 
 
 def share_of_limit(run, result):
@@ -51,8 +56,42 @@ def share_of_limit(run, result):
     return "" if share is None else percent(share) + result.doubt
 
 
-def rate(result, work):
-    return digits(work / result.median / 1e9) + result.doubt
+def gflops(run, result):
+    return rate(result, result.shape.flops)
+
+
+def gigabytes(run, result):
+    return rate(result, result.shape.bytes)
+
+
+def torch_calls(run, result):
+    return f"{result.torch_calls:,}" if result.torch_calls else ""
+
+
+# From left to right.
+COLUMNS = {
+    "median": median,
+    "course": course,
+    "step": step,
+    "in all": in_all,
+    "vs torch": vs_torch,
+    "of limit": share_of_limit,
+    "GFLOP/s": gflops,
+    "GB/s": gigabytes,
+    "torch calls": torch_calls,
+}
+# The most important first: a narrow terminal does without the last ones.
+WANTED = (
+    "median",
+    "step",
+    "of limit",
+    "vs torch",
+    "in all",
+    "torch calls",
+    "course",
+    "GFLOP/s",
+    "GB/s",
+)
 
 
 # ---- One shape ---------------------------------------------------------------------
@@ -69,8 +108,8 @@ def table(run, shape, names):
 def columns_that_fit(run, shape, width):
     """Return the names of the columns that have something to show, and fit beside short bars."""
     chosen = ["median"]
-    for name in COLUMNS:
-        more = [column for column in ORDER if column in (*chosen, name)]
+    for name in WANTED:
+        more = [column for column in COLUMNS if column in (*chosen, name)]
         rows = table(run, shape, more)
         place = more.index(name) + 1
         empty = not any(row[place] for row in rows[1:])

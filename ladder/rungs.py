@@ -43,10 +43,10 @@ class Rung:
         except (OSError, TypeError):
             return ""
 
-    def runs(self, shape):
+    def whose_code(self, shape):
         """Return the rung whose code this one runs at ``shape``: itself, or another."""
         other = self.same_as(shape) if self.same_as else None
-        return RUNGS[other.__name__].runs(shape) if other else self
+        return RUNGS[other.__name__].whose_code(shape) if other else self
 
     @property
     def before(self):

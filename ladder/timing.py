@@ -110,7 +110,7 @@ def time_rung(timed, benchmark, dense):
 
     def time_rung(rung, product):
         benchmark.extra_info |= {"rung": rung.name, "shape": str(product.shape)}
-        if (same := rung.runs(product.shape)) is not rung:
+        if (same := rung.whose_code(product.shape)) is not rung:
             benchmark.extra_info["same_as"] = same.name
         prove(rung, dense)
         assert torch.get_num_threads() == threads, "it has changed torch's number of threads"

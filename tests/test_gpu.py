@@ -101,7 +101,7 @@ RUNS = {  # whose code each rung runs, by K
 @simulator_only
 @pytest.mark.parametrize("k", RUNS)
 def test_a_rung_says_whose_code_it_runs(monkeypatch, k):
-    """`Rung.runs` names the rung whose kernel is launched, too."""
+    """`Rung.whose_code` names the rung whose kernel is launched, too."""
     launched = {}
 
     def note(kernel, a, b, blocks):
@@ -113,7 +113,7 @@ def test_a_rung_says_whose_code_it_runs(monkeypatch, k):
     monkeypatch.setattr(simulator, "launch", note)
     for name in OWN:
         RUNGS[f"matmul_cuda_{name}"].fn(torch.ones(3, k), torch.ones(k, 2))
-    runs = [RUNGS[f"matmul_cuda_{name}"].runs(Shape(3, k, 2)).name for name in OWN]
+    runs = [RUNGS[f"matmul_cuda_{name}"].whose_code(Shape(3, k, 2)).name for name in OWN]
     assert runs == [f"matmul_cuda_{name}" for name in RUNS[k]]
     assert [launched[name] for name in OWN] == [launched[name] for name in RUNS[k]]
     assert len(set(launched.values())) == len(set(RUNS[k]))
@@ -178,7 +178,7 @@ import torch, beyond
 from ladder.rungs import RUNGS
 from ladder.shape import SMALL
 for name in {rungs}:
-    assert RUNGS[name].runs(SMALL).name == name
+    assert RUNGS[name].whose_code(SMALL).name == name
     try:
         RUNGS[name].fn(torch.ones(2, 3), torch.ones(3, 4))
     except ImportError as error:
