@@ -50,7 +50,10 @@ def test_steps(name, before):
 
 @pytest.mark.parametrize("name, shape, runs", [
     ("numba_prefetch", SMALL, "numba_tile"), ("numba_prefetch", FULL, "numba_prefetch"),
+    ("numba_prefetch", Shape(512, 1024, 9), "numba_tile"),
+    ("numba_prefetch", Shape(513, 1024, 9), "numba_prefetch"),
     ("numba_few_rows", SMALL, "numba_few_rows"), ("numba_few_rows", FULL, "numba_prefetch"),
+    ("numba_few_rows", Shape(15, 784, 10), "numba_few_rows"),
     ("numba_address", SMALL, "numba_address"), ("numba_address", FULL, "numba_prefetch"),
     ("numba_address", SQUARE, "numba_blocks"), ("numba_blocks", SQUARE, "numba_blocks"),
 ])  # fmt: skip

@@ -86,13 +86,14 @@ def asked_shapes(config):
 def find_data(config):
     """Return the path of the data and why it is that one; make the folders for pictures and a page."""
     here = config.invocation_params.dir
-    idle = config.getoption("help") or config.getoption("collectonly")
+    if config.getoption("help") or config.getoption("collectonly"):
+        return find_mnist("sample", here)
     try:
         if folder := config.getoption("figures"):
             (here / folder).mkdir(parents=True, exist_ok=True)
         if page := config.getoption("page"):
             (here / page).parent.mkdir(parents=True, exist_ok=True)
-        return find_mnist("sample" if idle else config.getoption("mnist"), here)
+        return find_mnist(config.getoption("mnist"), here)
     except (OSError, ValueError) as error:
         raise pytest.UsageError(str(error)) from None
 

@@ -80,18 +80,8 @@ COLUMNS = {
     "GB/s": gigabytes,
     "torch calls": torch_calls,
 }
-# The most important first: a narrow terminal does without the last ones.
-WANTED = (
-    "median",
-    "step",
-    "of limit",
-    "vs torch",
-    "in all",
-    "torch calls",
-    "course",
-    "GFLOP/s",
-    "GB/s",
-)
+# A narrow terminal has these, as far as there is room; a wide one the others, too.
+WANTED = "median", "step", "of limit", "vs torch", "in all", "torch calls", "course"
 
 
 # ---- One shape ---------------------------------------------------------------------
@@ -108,7 +98,7 @@ def table(run, shape, names):
 def columns_that_fit(run, shape, width):
     """Return the names of the columns that have something to show, and fit beside short bars."""
     chosen = ["median"]
-    for name in WANTED:
+    for name in dict.fromkeys([*WANTED, *COLUMNS]):
         more = [column for column in COLUMNS if column in (*chosen, name)]
         rows = table(run, shape, more)
         place = more.index(name) + 1
@@ -279,7 +269,9 @@ def sentences(run):
     """Yield what is new in each rung, and how many operations of torch it asks for."""
     found = {}
     for result in run.results:
-        calls = f" ({result.torch_calls:,} torch calls)" if result.torch_calls else ""
+        calls = ""
+        if result.torch_calls:
+            calls = f" (torch calls: {result.torch_calls:,})"
         found.setdefault(result.rung, f"{result.rung}: {result.sentence}{calls}")
     yield from found.values()
 

@@ -166,7 +166,9 @@ class Run:
         """Return the result of the rung over which this one is a step, or None: the next one above
         that was timed on this shape."""
         name = result.before
-        while name:
+        for _ in self.about["rungs"]:  # no more steps back than there are rungs
+            if name not in self.about["rungs"]:
+                return None
             if found := self.find(result.shape, name):
                 return found
             name = self.about["rungs"][name]["before"]

@@ -154,6 +154,8 @@ class Session:
                 self.say(self.write_page(run, self.config.invocation_params.dir / page))
         for line in self.about["notes"]:
             self.say(f"note: {line}")
+        if benchmarks.disabled and (benchmarks.json or benchmarks.save or benchmarks.autosave):
+            self.say("note: nothing is saved, as --benchmark-disable times nothing")
 
     def width(self):
         if self.config.pluginmanager.has_plugin("terminalreporter"):

@@ -57,7 +57,9 @@ def folded(lines, columns):
 
 
 def encodable(text, encoding):
-    """Return the text, with plain letters for what a terminal's encoding lacks."""
+    """Return the text as a terminal can show it: without control characters, and with plain letters
+    for what its encoding lacks."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
     if str(encoding).lower().startswith("utf"):
         return text
     return text.translate(PLAIN).encode("ascii", "replace").decode()

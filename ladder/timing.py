@@ -1,6 +1,7 @@
 """The rule of the suite: nothing is timed before it is shown to be right."""
 
 import math
+import sys
 import time
 import warnings
 from dataclasses import dataclass
@@ -119,6 +120,7 @@ def time_rung(timed, benchmark, dense):
             seconds = expected_time(rung.fn, a, b)
             if seconds > SKIP_ABOVE:
                 pytest.skip(f"it would take about {seconds:,.0f} s")
+        forget_compilations()
         timed(product.check, rung.fn, a, b)
 
     yield time_rung
@@ -133,6 +135,12 @@ def prove(rung, product):
     unchanged = torch.equal(a.cpu(), product.a) and torch.equal(b.cpu(), product.b)
     assert unchanged, "it has changed its operands"
     assert rung.fn(a, b).data_ptr() != c.data_ptr(), "it returns the same memory twice"
+
+
+def forget_compilations():
+    """Let torch.compile start anew: it gives up on a function after so many shapes (8)."""
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
 
 
 def call_or_skip(fn, *args):

@@ -10,6 +10,7 @@ from ladder.report import report
 from ladder.run import Run
 from ladder.shape import FULL, SMALL, Shape
 from ladder.side_by_side import side_by_side
+from ladder.text import encodable
 from tests.saved import BENCHMARKS, LIMITS, bench, limit, saved, write
 
 
@@ -93,6 +94,16 @@ def test_the_whole_way_is_of_the_lesson_s_shapes():
     assert "The whole way is not given" in words(saved(disturbed))
 
 
+def test_no_step_over_itself():
+    """Where a rung runs another's code; and one that wasn't timed is stepped over."""
+    run = Run(saved([bench("tile", SMALL, 8e-6), bench("last", SMALL, 4e-6, same_as="tile")]))
+    assert run.previous(run.find(SMALL, "last")) is None
+    run = Run(saved([bench("loops", SMALL, 0.4), bench("broadcast", SMALL, 8e-5)]))
+    assert run.previous(run.find(SMALL, "broadcast")).rung == "loops"
+    run.about["rungs"]["dot"]["before"] = "broadcast"  # which no run of this suite says
+    assert run.previous(run.find(SMALL, "broadcast")).rung == "broadcast"
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 140, 200])
 def test_reports_fit_the_terminal(width):
     """A rung's name, time and sentence are always there."""
@@ -127,10 +138,19 @@ def test_csv_and_markdown():
     rows = list(csv.DictReader(export.csv_lines({"a": run})))
     last = next(row for row in rows if (row["rung"], row["shape"]) == ("last", str(FULL)))
     assert float(last["median"]) == 5e-3 and last["doubt"] == "?"
+    assert float(last["shortest"]) == 5e-3 and float(last["iqr"]) == 1e-3
+    assert float(last["of_limit"]) == pytest.approx(FULL.bytes / 40e9 / 5e-3)
     assert float(last["flop_per_s"]) == pytest.approx(FULL.flops / 5e-3)
+    assert float(last["bytes_per_s"]) == pytest.approx(FULL.bytes / 5e-3)
     lines = list(export.markdown_lines(run))
     assert lines[0].startswith("| 5x784x10 | median | course |")
     assert {line.count("|") for line in lines if line} == {lines[0].count("|")}
+    assert any(line.startswith("| 50000x784x10 |") for line in lines)
+
+
+def test_a_terminal_gets_no_control_codes():
+    assert encodable("a\x1b[31mb ×2", "utf-8") == "a?[31mb ×2"
+    assert encodable("a\x1b[31mb ×2", "ascii") == "a?[31mb x2"
 
 
 def texts_of(draw):

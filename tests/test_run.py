@@ -12,10 +12,12 @@ from functools import cache
 from itertools import count, cycle
 from pathlib import Path
 from time import sleep
+from types import SimpleNamespace
 
 import numba
 import pytest
 import torch
+from pytest_benchmark.stats import Stats
 
 import kernels
 from ladder import machine, mnist, plugin, timing
@@ -99,6 +101,9 @@ def test_what_a_run_shows_and_saves(suite):
     assert run.find(SMALL, "matmul_torch").torch_calls == 1
     assert run.find(SMALL, "matmul_elementwise").torch_calls > 1
     assert "def matmul_torch(a, b):" in run.find(SMALL, "matmul_torch").source
+    torch_rung = run.about["rungs"]["matmul_torch"]
+    assert torch_rung["before"] == "matmul_elementwise" and torch_rung["yardstick"]
+    assert torch_rung["course"] == {"50000x784x10": 15.5e-3}
     assert all("waited" in bench["extra_info"] for bench in run.saved["benchmarks"])
     assert run.about["data"] == path_sample.name and "torch" in run.about["libraries"]
     assert len(os.listdir("drawn")) == 3
@@ -158,7 +163,11 @@ def of_arrays(a, b):
 MISTAKES = {  # and, as the last two, none
     "raises": (lambda a, b: 1 // 0, f"{BOTH}: raises: it failed: ZeroDivisionError: *"),
     "none": (lambda a, b: None, f"{BOTH}: none: it failed: AssertionError: a <class 'NoneType'>*"),
-    "changes": (lambda a, b: a.mul_(2) @ b / 2, f"{BOTH}: changes: it failed: *changed its ope*"),
+    "changes": (
+        lambda a, b: a.mul_(2) @ b / 2,
+        f"{BOTH}: changes, changes_b: it failed: *changed*",
+    ),
+    "changes_b": (lambda a, b: a @ b.mul_(2) / 2, f"{BOTH}: changes, changes_b: it failed: *"),
     "cached": (cache(lambda a, b: a @ b), f"{BOTH}: cached: it failed: *the same memory twice*"),
     "threads": (lambda a, b: torch.set_num_threads(7) or a @ b, f"{BOTH}: threads: *of threads*"),
     "tired": (lambda a, b: a @ b * (next(CALLS) < 9), "5x784x10: tired: *5x10 cells differ*"),
@@ -179,7 +188,7 @@ def test_mistakes_are_told_in_one_line_and_the_others_are_timed(suite):
         fn.__name__, fn.__doc__ = name, "New."
         RUNGS[name] = Rung(fn, (SMALL,), "the course")
     result = suite("--shape=5x784x10", "--shape=2000x8000x1", "-k", "test_rung")
-    result.assert_outcomes(passed=13, failed=20, skipped=5, deselected=5)
+    result.assert_outcomes(passed=13, failed=22, skipped=5, deselected=5)
     lines = [f"not timed at {line}" for _, line in MISTAKES.values() if line]
     timed = "matmul_torch *", "starts_slowly *", "warns *"
     result.stdout.fnmatch_lines(["*DeprecationWarning: news*", *timed, *timed])
@@ -191,6 +200,10 @@ USAGE, INTERNAL = pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERNAL_ERROR
 OPTIONS = {  # the exit status or the outcomes, a line, and what to change before
     "--benchmark-only": ({"passed": 7, "skipped": 1, "deselected": 1}, "fastest at*"),
     "--benchmark-disable": ({"passed": 8, "skipped": 1}, "*8 passed*"),
+    "--benchmark-disable --benchmark-json=x": (
+        {"passed": 8, "skipped": 1},
+        "note: nothing is saved*",
+    ),
     "--shape=6x7x8": ({"passed": 6, "skipped": 1, "deselected": 2}, "6x7x8 *"),
     "--shape=6X7×8": ({"passed": 6, "skipped": 1, "deselected": 2}, "6x7x8 *"),
     "--shape=60x7x8 # and 0 bytes": (0, "not timed at 60*: it needs*", timing, "free_memory", int),
@@ -234,10 +247,65 @@ def test_damaged_data_that_was_found_there(suite, tmp_path, monkeypatch):
     lines.fnmatch_lines(["*mnist.pkl.gz was found there. Delete it, and the next run*"])
 
 
-def test_a_wrong_result(suite, pytester):
+@pytest.mark.parametrize("option", ["--benchmark-enable", "--benchmark-disable"])
+def test_a_wrong_result(suite, pytester, option):
+    """It is found before anything is timed, and where nothing is."""
     lines = "def check(x): assert x == 2, 'wrong'", "def test(timed): timed(check, min, [1, 3])"
     pytester.makepyfile(test_it="\n".join(lines))
-    suite().stdout.fnmatch_lines(["*AssertionError: wrong*"])
+    suite(option).stdout.fnmatch_lines(["*AssertionError: wrong*"])
+
+
+def test_a_rung_that_runs_another_s_code(suite):
+    def few(a, b):
+        """New."""
+        return a @ b
+
+    RUNGS["few"] = Rung(few, (SMALL,), "the course", same_as=lambda shape: kernels.matmul_torch)
+    suite("-k", "few", "--benchmark-json=run.json")
+    assert Run.load("run.json").find(SMALL, "few").same_as == "matmul_torch"
+
+
+class SteppedClock:
+    """A clock that goes on by so many seconds whenever it is read."""
+
+    def __init__(self, *steps):
+        self.steps, self.now = list(steps), 0.0
+
+    def __call__(self):
+        self.now += self.steps.pop(0)
+        return self.now
+
+
+@pytest.mark.parametrize("again, stands", [([0, 1, 0, 1], 1.0), ([0, 9, 0, 9], 5.0)])
+def test_what_was_noisy_is_timed_again(again, stands):
+    """The better of the two stands."""
+    stats = Stats()
+    for seconds in 1.0, 9.0:
+        stats.update(seconds)
+    timed = SimpleNamespace(
+        stats=stats,
+        iterations=1,
+        options={"timer": SteppedClock(*again)},
+        extra_info={"waited": 0.0},
+    )
+    benchmark = SimpleNamespace(stats=timed, extra_info=timed.extra_info)
+    measured = timing.Measurement(benchmark, lambda result: None, min, ([1],))
+    stash = pytest.Stash()
+    stash[timing.measurements] = [measured]
+    timing.time_noisy_again(SimpleNamespace(stash=stash))
+    assert timed.stats.median == stands
+    assert ("timed_again" in timed.extra_info) == (stands == 1.0)
+
+
+def test_an_interrupt_at_the_very_end(suite, monkeypatch):
+    """What was measured is saved all the same, and says that it was interrupted."""
+
+    def interrupt(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(timing, "time_noisy_again", interrupt)
+    suite("--benchmark-json=run.json").stdout.fnmatch_lines(["INTERRUPTED: *"])
+    assert Run.load("run.json").interrupted == "KeyboardInterrupt"
 
 
 @pytest.mark.parametrize("code, line", [
