@@ -103,7 +103,10 @@ def commit_of(revision):
 def checked_out(base, new):
     """Yield the two sides, each in a git worktree that is gone afterwards."""
     names = f"base ({base})", f"new ({new or 'working tree'})"
-    prefix = git("rev-parse", "--show-prefix")
+    try:
+        prefix = git("rev-parse", "--show-prefix")
+    except ValueError as error:
+        raise ValueError(f"this is no git checkout, which holds the commits: {error}") from None
     commits = commit_of(base), commit_of(new)
     with tempfile.TemporaryDirectory(prefix="compare-", ignore_cleanup_errors=True) as scratch:
         folders = [Path(scratch).resolve() / side for side in ("base", "new")]

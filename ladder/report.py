@@ -18,13 +18,19 @@ def time_of(result):
 
 
 def speed_up(run, old, new):
-    """Return how many times faster one `Result` is than another, with the gravest of their marks."""
+    """Return how many times faster one `Result` is than another, with the gravest of their marks;
+    of disturbed times no factor, but their mark alone."""
     if old is None or old is new:
         return ""
     ratio, apart = run.speed_up(old, new)
+    mark = gravest(old.doubt, new.doubt)
+    if mark == "??":
+        return mark
     if apart:
-        return times(ratio) + gravest(old.doubt, new.doubt)
-    return "≈1" if 1 / (1 + NOISY) < ratio < 1 + NOISY else f"{times(ratio)}?"
+        return times(ratio) + mark
+    if 1 / (1 + NOISY) < ratio < 1 + NOISY:
+        return f"≈1{mark}"
+    return times(ratio) + (mark or "?")  # within the spread of their rounds
 
 
 def rate(result, work):
@@ -120,7 +126,8 @@ def ladder(run, shape, width):
     shortest = min(result.shortest for result in results)
     across = max(map(len, [header, *body]))
     yield "", ""
-    yield f"{header.ljust(across)}  {'speed, log scale'[:bar]}".rstrip(), "bold"
+    bars = "speed, log scale" if bar >= 16 else "log speed"[:bar]
+    yield f"{header.ljust(across)}  {bars}".rstrip(), "bold"
     chapter = results[0].chapter
     for result, line in zip(results, body, strict=True):
         if result.chapter != chapter:
@@ -160,17 +167,17 @@ def limits_of(run, device, shape):
     if not bounds:
         unfinished = "the run was interrupted before" if run.interrupted else "-m ladder times them"
         return f"limits of the {name}: not measured ({unfinished})"
-    texts = {
-        "call": lambda bound: f"a call takes {seconds(bound.seconds)}",
-        "memory": lambda bound: (
-            f"{size(shape.bytes, 'B')} take {seconds(bound.seconds)} at {size(bound.rate, 'B/s')}"
-        ),
-        "arithmetic": lambda bound: (
-            f"{size(shape.flops, 'FLOP')} take {seconds(bound.seconds)} "
-            f"at {size(bound.rate, 'FLOP/s')}"
-        ),
-    }
-    parts = [texts[bound.kind](bound) for bound in bounds]
+    parts = []
+    for bound in bounds:
+        if bound.kind == "call":
+            text = f"a call takes {seconds(bound.seconds)}"
+        elif bound.kind == "memory":
+            rate = size(bound.rate, "B/s")
+            text = f"{size(shape.bytes, 'B')} take {seconds(bound.seconds)} at {rate}"
+        else:
+            rate = size(bound.rate, "FLOP/s")
+            text = f"{size(shape.flops, 'FLOP')} take {seconds(bound.seconds)} at {rate}"
+        parts.append(f"{text} ({bound.reached_by})")
     if not run.reads_memory(device, shape):
         parts.append(f"{size(shape.bytes, 'B')} may stay in a cache")
     return f"limits of the {name}: {'; '.join(parts)}: {bounds[0].kind} binds"
@@ -202,7 +209,8 @@ def remarks(run):
         for kind, unit in units.items():
             found = [x for x in run.limits if (x.device, x.kind) == (device, kind)]
             values = [
-                f"{x.way} {size(x.rate, unit) if unit else seconds(1 / x.rate)}" for x in found
+                f"{x.way} {size(x.rate, unit) if unit else seconds(1 / x.rate)}{x.doubt}"
+                for x in found
             ]
             if values:
                 yield f"{kind} limit of the {DEVICES[device]}, shortest rounds: {', '.join(values)}"
@@ -214,7 +222,7 @@ def remarks(run):
 def whole_way(run):
     """Yield how far it is from the lesson's first rung to the fastest, by two formulas."""
     ends = run.whole_way()
-    if not ends:
+    if not ends or run.interrupted:
         return
     first, bridge, crossed, fastest = ends
     doubt = gravest(*(result.doubt for result in ends))
@@ -225,14 +233,14 @@ def whole_way(run):
     course = run.course_whole_way(first, bridge, fastest)
     yield (
         f"the whole way, by steps: {first.rung} / {bridge.rung} at {first.shape} times "
-        f"{crossed.rung} / {fastest.rung} at {fastest.shape}: ×{by_steps(*ours)}{doubt} (by the "
-        f"course's times ×{by_steps(*course)})"
+        f"{crossed.rung} / {fastest.rung} at {fastest.shape}: ×{by_steps(*ours)}{doubt} (the "
+        f"notebook's times, down to its GPU's: ×{by_steps(*course)})"
     )
     more_work = fastest.shape.flops / first.shape.flops
     yield (
         f"the whole way, by the time of a multiply-add in {first.rung} at {first.shape} and in "
-        f"{fastest.rung} at {fastest.shape}: ×{digits(ours[0] / ours[3] * more_work)}{doubt} (by "
-        f"the course's times ×{digits(course[0] / course[3] * more_work)})"
+        f"{fastest.rung} at {fastest.shape}: ×{digits(ours[0] / ours[3] * more_work)}{doubt} (the "
+        f"notebook's times, down to its GPU's: ×{digits(course[0] / course[3] * more_work)})"
     )
 
 

@@ -82,7 +82,7 @@ class Limit:
     """What the machine reached in one ``way``, in its shortest round.
 
     ``kind`` is "call", "memory" or "arithmetic"; ``work`` and ``rate`` are calls, bytes or
-    operations, and those a second.
+    operations, and those a second; ``doubt`` is the mark of its time.
     """
 
     device: str
@@ -90,6 +90,7 @@ class Limit:
     way: str
     work: float
     rate: float
+    doubt: str
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Bound:
     kind: str
     seconds: float
     rate: float
+    reached_by: str  # a way in which the limit was measured, or a rung that came further
 
 
 class Run:
@@ -187,25 +189,41 @@ class Run:
         return [shape for shape in self.shapes if any(str(shape) in times for times in courses)]
 
     def best_rates(self, device):
-        """Return ``{kind: work a second}`` of the limits that were measured on a device.
+        """Return ``{kind: work a second}`` of the limits measured on a device."""
+        return {kind: rate for kind, (rate, _) in self.furthest(device).items()}
 
-        What a rung has reached is possible, too.
+    def furthest(self, device):
+        """Return ``{kind: (work a second, who reached it)}`` of the limits measured on a device.
+
+        That is the best of the limit's own benchmarks and of the rungs: what a rung has reached is
+        possible, whatever has disturbed the others.
         """
-        rates = {}
-        for one in self.limits:
-            if one.device == device:
-                rates[one.kind] = max(one.rate, rates.get(one.kind, 0))
-        if "arithmetic" in rates:
-            reached = [x.shape.flops / x.shortest for x in self.results if x.device == device]
-            rates["arithmetic"] = max([rates["arithmetic"], *reached])
-        return rates
+        reached = [(x.kind, x.rate, x.way) for x in self.limits if x.device == device]
+        measured = {kind for kind, _, _ in reached}
+        for result in self.results:
+            if result.device == device:
+                for kind, work in self.work(device, result.shape).items():
+                    reached.append((kind, work / result.shortest, result.rung))
+        best = {}
+        for kind, rate, who in reached:
+            if kind in measured and (kind not in best or rate > best[kind][0]):
+                best[kind] = rate, who
+        return best
+
+    def work(self, device, shape):
+        """Return ``{kind: work}`` of a product: of each kind that it has to do on a device."""
+        work = {"call": 1, "arithmetic": shape.flops}
+        if self.reads_memory(device, shape):
+            work["memory"] = shape.bytes
+        return work
 
     def bounds(self, device, shape):
         """Return the bounds of a product on a device, the one that binds first."""
-        rates, work = self.best_rates(device), {"call": 1, "arithmetic": shape.flops}
-        if self.reads_memory(device, shape):
-            work["memory"] = shape.bytes
-        found = [Bound(x, work[x] / rates[x], rates[x]) for x in work if rates.get(x)]
+        best, found = self.furthest(device), []
+        for kind, work in self.work(device, shape).items():
+            if kind in best:
+                rate, who = best[kind]
+                found.append(Bound(kind, work / rate, rate, who))
         found.sort(key=lambda bound: -bound.seconds)
         return found
 
@@ -216,14 +234,9 @@ class Run:
         return bool(read) and shape.bytes >= min(read)
 
     def share(self, result):
-        """Return which share of the limit a rung reached, from 0 to 1, or None without a limit.
-
-        It is never above 1: what the rung's shortest round took is possible.
-        """
+        """Return which share of the limit a rung reached, from 0 to 1, or None without a limit."""
         bounds = self.bounds(result.device, result.shape)
-        if not bounds:
-            return None
-        return min(bounds[0].seconds, result.shortest) / result.median
+        return bounds[0].seconds / result.median if bounds else None
 
     def speed_up(self, old, new):
         """Return how many times faster one result is than another, and whether that is beyond
@@ -258,7 +271,8 @@ class Run:
 
 def limit(info, stats):
     rate = info["work"] / stats["min"]
-    return Limit(info["device"], info["limit"], info["way"], info["work"], rate)
+    mark = doubt(*(stats[key] for key in ("min", "median", "iqr", "rounds")), info["waited"])
+    return Limit(info["device"], info["limit"], info["way"], info["work"], rate, mark)
 
 
 def gravest(*doubts):

@@ -118,6 +118,8 @@ def time_rung(timed, benchmark, dense):
         a, b = on_device(rung.device, product.a, product.b)
         if product.shape.flops > SMALL.flops:
             seconds = expected_time(rung.fn, a, b)
+            if seconds > SKIP_ABOVE:  # unless something has disturbed that
+                seconds = min(seconds, expected_time(rung.fn, a, b))
             if seconds > SKIP_ABOVE:
                 pytest.skip(f"it would take about {seconds:,.0f} s")
         forget_compilations()
