@@ -205,6 +205,18 @@ def test_machines_side_by_side():
     assert "def dot" in read.rungs["m0-5x784x10-1"] and "def dot" not in read.rungs["m1-5x784x10-1"]
 
 
+def test_a_shape_that_the_newest_run_lacks():
+    """Its ladder is from the newest run that has it, and says so."""
+    runs = [at_commit(f"{day}" * 7, day) for day in (1, 2, 3)]
+    runs[2]["benchmarks"] = [b for b in runs[2]["benchmarks"] if b["group"] != f"matmul {FULL}"]
+    read = shown(*runs)
+    words = section(read, "The ladder")
+    assert "5 × 784 × 10 rung" in words
+    assert "50000 × 784 × 10 commit 2222222 of 2026-01-02" in words
+    assert "disturbed (??)" in words and "1111111" not in words
+    assert "30.0 ms" in read.rungs[f"m0-{FULL}-0"]
+
+
 def test_a_run_that_lacks_a_shape_or_a_rung():
     runs = [at_commit(f"{day}" * 7, day) for day in (1, 2, 3)]
     lacking = runs[1]["benchmarks"]

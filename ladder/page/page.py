@@ -44,7 +44,11 @@ def page(runs):
     newest, rooflines, histories, shown = [], [], [], {}
     for number, entries in enumerate(machines.values()):
         one = entries[-1]
-        ladders = [ladder(one, shape, f"m{number}", shown) for shape in one.run.shapes]
+        ladders = [
+            ladder(newest_with(shape, entries), shape, f"m{number}", shown)
+            | {"is_newest": shape in one.run.shapes}
+            for shape in shapes_of(entries)
+        ]
         newest.append(about_run(one) | {"ladders": ladders})
         rooflines.append(roofline(one, number))
         if len(entries) > 1:
@@ -58,6 +62,17 @@ def page(runs):
         runs=[about_run(one) for entries in machines.values() for one in reversed(entries)],
         several=several,
     )
+
+
+def shapes_of(entries):
+    """Return the shapes of all runs, the one with the fewest operations first."""
+    shapes = dict.fromkeys(shape for one in reversed(entries) for shape in one.run.shapes)
+    return sorted(shapes, key=lambda shape: shape.flops)
+
+
+def newest_with(shape, entries):
+    """Return the newest `Entry` that has a shape."""
+    return [one for one in entries if shape in one.run.shapes][-1]
 
 
 def template():
@@ -177,6 +192,8 @@ def ladder(one, shape, machine_id, shown):
             limits[device] = axis.place(bound.seconds), text
     return {
         "id": prefix,
+        "entry": one,
+        "warnings": list(warnings(run)),
         "shape": across(shape),
         "chapters": chapters,
         "ticks": axis.ticks(),
@@ -277,7 +294,6 @@ def history(entries, number):
         changed = list(differences(old.run, new.run))
         if changed:
             steps[place] = (str(len(steps) + 1), old, new, changed)
-    shapes = dict.fromkeys(shape for one in reversed(entries) for shape in one.run.shapes)
     breaks = {place: one[0] for place, one in steps.items()}
     return {
         "machine": entries[0].machine,
@@ -285,7 +301,7 @@ def history(entries, number):
         "steps": list(steps.values()),
         "shapes": [
             shape_over_time(entries, shape, breaks, f"time{number}-{shape}-")
-            for shape in sorted(shapes, key=lambda shape: shape.flops)
+            for shape in shapes_of(entries)
         ],
     }
 
@@ -325,8 +341,7 @@ def over_time_cell(last, result):
 def side_by_side(entries):
     """Return, for each shape of several machines, each rung's share of each machine's limit."""
     found = []
-    shapes = dict.fromkeys(shape for one in entries for shape in one.run.shapes)
-    for shape in sorted(shapes, key=lambda shape: shape.flops):
+    for shape in shapes_of(entries):
         having = [one for one in entries if shape in one.run.shapes]
         if len(having) < 2:
             continue
