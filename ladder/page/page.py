@@ -136,7 +136,7 @@ class Row:
     course: float | None  # where the course's own time is, in percent
     figures: list  # (name, text), in its fold
     code: Markup
-    changed: list  # (mark, Markup) of what has changed in the code
+    changed: list | None  # (mark, Markup) of what has changed in the code; None if it is too much
     code_at: str | None  # the anchor of the row on another machine that shows the same code
 
 
