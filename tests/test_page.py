@@ -56,7 +56,9 @@ SAVED = {
         "rungs": {
             "loops": rung(LOOPS),
             "dot": rung(DOT, before="loops"),
-            "fast": rung("def fast(a, b):\n    product = a @ b\n    return product\n", before="dot"),
+            "fast": rung(
+                "def fast(a, b):\n    product = a @ b\n    return product\n", before="dot"
+            ),
             "gpu": rung("def gpu(a, b):\n    return launch(a, b)\n", device="cuda"),
         },
         "untimed": [{"rung": "gpu", "shape": SMALL, "reason": "it felt unwell"}],
@@ -150,6 +152,12 @@ def test_a_mark_says_what_it_means_where_it_stands():
     ):
         text = read.rungs[f"m0-{number}"]
         assert mark in text and meaning in text and meaning in titles
+
+
+def test_no_step_from_or_to_a_disturbed_time():
+    rungs = shown(SAVED).rungs
+    assert "step ×8,000*" in " ".join(rungs["m0-5x784x10-1"].split())
+    assert "step" not in rungs["m0-50000x784x10-1"]
 
 
 def test_a_bar_is_as_long_as_its_rung_is_fast():

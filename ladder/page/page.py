@@ -232,7 +232,7 @@ def row_of(run, result, axis, anchor, elsewhere):
         anchor=anchor,
         cells={
             "time": time_of(result),
-            "step": step(run, result),
+            "step": step_if_sure(run, result),
             "of limit": share_of_limit(run, result),
             "in all": speed_up(run, run.at(result.shape)[0], result),
         },
@@ -243,6 +243,14 @@ def row_of(run, result, axis, anchor, elsewhere):
         changed=changed,
         code_at=elsewhere,
     )
+
+
+def step_if_sure(run, result):
+    """Return the step of a result, or "" where it or the rung above was disturbed."""
+    previous = run.previous(result)
+    if previous and "??" in (previous.doubt, result.doubt):
+        return ""
+    return step(run, result)
 
 
 def figures(run, result):
