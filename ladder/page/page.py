@@ -26,7 +26,7 @@ from ladder.report import (
     warnings,
 )
 from ladder.run import NOISY, Result, Run
-from ladder.text import percent, seconds, times
+from ladder.text import across, percent, round_seconds, seconds, times
 
 HERE = Path(__file__).parent
 # What neither HTML nor UTF-8 has: control characters and halves of a character.
@@ -161,14 +161,9 @@ class Axis:
         inside = [time for time in found if self.fast <= time <= self.slow]
         every = math.ceil(len(inside) / 4)
         return [
-            (self.place(time), round_time(time) if number % every == 0 else "")
+            (self.place(time), round_seconds(time) if number % every == 0 else "")
             for number, time in enumerate(inside)
         ]
-
-
-def round_time(time):
-    """Return a time as "10 µs", not "10.0 µs"."""
-    return seconds(time).replace(".00", "").replace(".0 ", " ")
 
 
 def ladder(one, shape, machine_id, shown):
@@ -203,10 +198,6 @@ def ladder(one, shape, machine_id, shown):
         "course": any(result.course for result in results),
         "devices": {result.device: DEVICES[result.device] for result in results},
     }
-
-
-def across(shape):
-    return str(shape).replace("x", " × ")
 
 
 def axis_of(run, shape):
