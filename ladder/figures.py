@@ -1,17 +1,20 @@
 """The pictures of a run: its ladders, and the roofline of its machine."""
 
+import math
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 from ladder.report import DEVICES, machine, marks, time_of, warnings
-from ladder.text import folded, seconds, size
+from ladder.text import across, folded, round_seconds, seconds, shortened, size
 
 GREY = "#595959"
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # lines stop behind such a text
 COLOURS = {"cpu": "#0072b2", "cuda": "#d55e00"}
 HATCHES = {"cpu": "", "cuda": "///"}
 LINES = {"cpu": "--", "cuda": ":"}
-MARKERS = "osD^vPX*"  # a shape each, in the roofline
+MARKERS = {"cpu": "o", "cuda": "^"}
+LONGEST = 28  # characters of a rung's name, beside a point
 
 
 def draw(folder, run):
@@ -27,15 +30,23 @@ def draw(folder, run):
 
 
 def save(draw_on, subject, path):
-    """Draw a subject on a new figure, in matplotlib's own style, and save it."""
-    os.environ["MPLBACKEND"] = "agg"  # and not that of the notebook which started this shell
-    import matplotlib.style
-    from matplotlib.figure import Figure
+    """Draw a subject on a new figure and save it."""
+    with own_style():
+        from matplotlib.figure import Figure
 
-    with matplotlib.style.context("default", after_reset=True):
         figure = Figure(layout="constrained")
         draw_on(figure, subject)
         figure.savefig(path, dpi=120)
+
+
+@contextmanager
+def own_style(**settings):
+    """Draw in matplotlib's own style, with some settings changed, whatever the user has set."""
+    os.environ["MPLBACKEND"] = "agg"  # and not that of the notebook which started this shell
+    import matplotlib.style
+
+    with matplotlib.style.context(["default", settings], after_reset=True):
+        yield
 
 
 def caption(figure, run, *more):
@@ -96,10 +107,9 @@ def draw_ladder(axes, run, shape):
     axes.set_yticks(range(len(results)), [f"{r.rung}  {time_of(r)}" for r in results], size=8)
     axes.set(xscale="log", ylim=(len(results) - 0.4, -0.9 - 0.9 * rows))
     axes.set_xlim(edge, fast / (slow / fast) ** 0.04)
-    across = str(shape).replace("x", " × ")
-    title = f"{across}: time of one call, log axis; a longer bar is faster"
+    title = f"{across(shape)}: time of one call, log axis; a longer bar is faster"
     axes.set_title(title, loc="left", size=10)
-    log_ticks(axes.xaxis, edge / fast)
+    log_ticks(axes.xaxis, edge / fast, round_seconds)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -109,13 +119,13 @@ def draw_limit(axes, device, bound, y):
     axes.text(bound.seconds, y, text, ha="right", va="center", size=8, bbox=ON_WHITE)
 
 
-def log_ticks(axis, decades):
-    """Write times such as "10 µs" at the powers of ten; between them, too, if there are few."""
+def log_ticks(axis, ratio, write):
+    """Write numbers at the powers of ten; between them, too, if the ends have a small ratio."""
     from matplotlib.ticker import LogLocator
 
-    subs = (1.0,) if decades > 100 else (1.0, 2.0, 5.0)
+    subs = (1.0,) if ratio > 100 else (1.0, 2.0, 5.0)
     axis.set_major_locator(LogLocator(subs=subs))
-    axis.set_major_formatter(lambda x, _: seconds(x).replace(".00", "").replace(".0 ", " "))
+    axis.set_major_formatter(lambda value, _: write(value))
     axis.set_minor_formatter("")
 
 
@@ -123,40 +133,67 @@ def log_ticks(axis, decades):
 
 
 def draw_roofline(figure, run):
+    """The roofline with its title and the machine."""
+    figure.set_size_inches(9, 5.5)
+    axes = figure.subplots()
+    draw_rooflines(axes, run)
+    title = "Roofline: a point for each rung and shape; hollow: a doubtful time"
+    axes.set_title(title, loc="left", size=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    caption(figure, run)
+
+
+def draw_rooflines(axes, run):
     """GFLOP/s over operations a byte: under which limit each rung and shape stands.
 
     After Williams, Waterman and Patterson (2009). A rung is drawn at the operations and bytes of
-    its product, each operand once, whatever it really reads.
+    its product, each operand once, whatever it really reads. The roofs are what memory feeds and
+    what arithmetic allows; a short bar over a shape is what a call costs by itself.
     """
-    figure.set_size_inches(9, 5.5)
-    axes = figure.subplots()
-    intensities = [shape.flops / shape.bytes for shape in run.shapes]
-    low, high = min(intensities) / 3, max(intensities) * 3
+    intensities = [intensity(shape) for shape in run.shapes]
+    low, high = min(intensities) / 20, max(intensities) * 10  # there is room for names
+    axes.set(xscale="log", yscale="log", xlim=(low, high))
+    axes.set(xlabel="operations a byte, log axis", ylabel="GFLOP/s, log axis")
     for device in dict.fromkeys(result.device for result in run.results):
         rates = run.best_rates(device)
         if "memory" in rates and "arithmetic" in rates:
             draw_roof(axes, device, rates, low, high)
-    for shape, marker in zip(run.shapes, MARKERS * 9, strict=False):
-        for result in run.at(shape):
-            axes.plot(
-                shape.flops / shape.bytes,
-                shape.flops / result.median / 1e9,
-                marker,
-                color=COLOURS[result.device],
-                markerfacecolor="none" if result.doubt else COLOURS[result.device],
-                markersize=5,
-            )
-        label_fastest(axes, run, shape)
-    axes.set(xscale="log", yscale="log", xlim=(low, high))
-    axes.set(xlabel="operations a byte (log axis)", ylabel="GFLOP/s (log axis)")
-    shapes = ", ".join(
-        f"{m} {shape}" for shape, m in zip(run.shapes, "● ■ ◆ ▲ ▼".split(), strict=False)
-    )
-    axes.set_title(
-        f"Roofline: a point a rung. {shapes}; hollow: a doubtful time", loc="left", size=10
-    )
-    axes.spines[["top", "right"]].set_visible(False)
-    caption(figure, run)
+        if "call" in rates:
+            draw_call_roofs(axes, device, rates, run.shapes)
+    for result in run.results:
+        draw_point(axes, result)
+    axes.margins(y=0.08)
+    axes.autoscale(axis="y")
+    for axis, (least, most) in (axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim()):
+        log_ticks(axis, most / least, "{:,.10g}".format)
+    for shape in run.shapes:
+        x = intensity(shape)
+        side = free_side(x, intensities)
+        if side is None:
+            continue
+        name_points(axes, run.at(shape), side)
+        bottom = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        looks = {"ha": side, "color": GREY, "size": 8}
+        axes.annotate(across(shape), (x, 0), xytext=(0, 3), **bottom, **looks)
+
+
+def intensity(shape):
+    return shape.flops / shape.bytes
+
+
+def speed(result):
+    """Return the GFLOP/s of a result."""
+    return result.shape.flops / result.median / 1e9
+
+
+def free_side(x, intensities):
+    """Return which end of a name is at a point: "left" if there is room on the point's right, or
+    else "right" if there is some on its left; None between shapes that are near."""
+    if not any(x < other < 10 * x for other in intensities):
+        return "left"
+    if not any(x / 10 < other < x for other in intensities):
+        return "right"
+    return None
 
 
 def draw_roof(axes, device, rates, low, high):
@@ -166,22 +203,48 @@ def draw_roof(axes, device, rates, low, high):
     ys = [min(x * rates["memory"], rates["arithmetic"]) / 1e9 for x in xs]
     axes.plot(xs, ys, color=COLOURS[device], linestyle=LINES[device], linewidth=1.2)
     memory, arithmetic = size(rates["memory"], "B/s"), size(rates["arithmetic"], "FLOP/s")
-    text = f"{DEVICES[device]}: {memory}, then {arithmetic} "
-    axes.text(high, ys[-1], text, size=8, color=COLOURS[device], ha="right", va="bottom")
+    text = f"{DEVICES[device]}: {memory}, then {arithmetic}"
+    looks = {"ha": "right", "color": COLOURS[device], "size": 8, "zorder": 4}  # above names
+    axes.annotate(text, (high, ys[-1]), xytext=(0, 4), textcoords="offset points", **looks)
 
 
-def label_fastest(axes, run, shape):
-    """Name the fastest rung of each device beside its point."""
-    for device in dict.fromkeys(result.device for result in run.at(shape)):
-        of_device = [result for result in run.at(shape) if result.device == device]
-        best = min(of_device, key=lambda result: result.median)
-        axes.annotate(
-            best.rung,
-            (shape.flops / shape.bytes, shape.flops / best.median / 1e9),
-            xytext=(-6, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            size=7,
-            bbox=ON_WHITE,
-        )
+def draw_call_roofs(axes, device, rates, shapes):
+    """Draw what calls allow, where arithmetic allows more."""
+    for shape in shapes:
+        x, reached = intensity(shape), shape.flops * rates["call"]
+        if reached < rates.get("arithmetic", math.inf):
+            y = reached / 1e9
+            axes.plot([x / 1.4, x * 1.4], [y, y], color=COLOURS[device], linewidth=2)
+
+
+def draw_point(axes, result):
+    colour = COLOURS[result.device]
+    axes.plot(
+        intensity(result.shape),
+        speed(result),
+        MARKERS[result.device],
+        color=colour,
+        markerfacecolor="none" if result.doubt else colour,
+        markersize=4.5,
+        zorder=4,  # above names
+    )
+
+
+def name_points(axes, results, side):
+    """Name the points of one shape, from the fastest on, as far as there is room."""
+    low, high = map(math.log, axes.get_ylim())
+    room = 0.042 * (high - low)
+    last = math.inf
+    for result in sorted(results, key=lambda result: result.median):
+        height = math.log(speed(result))
+        if last - height >= room:
+            last = height
+            axes.annotate(
+                shortened(result.rung, LONGEST),
+                (intensity(result.shape), speed(result)),
+                xytext=(-6 if side == "right" else 6, -2.5),
+                textcoords="offset points",
+                ha=side,
+                size=7.5,
+                bbox=ON_WHITE,
+            )

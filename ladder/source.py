@@ -3,12 +3,16 @@
 import ast
 import inspect
 
+EXPLAINED = "beyond", "kernels"  # what is imported from there is this project's own idea
+LINE = 100  # characters
+
 
 def code_of(fn, without=()):
     """Return the source of a function, below what it uses of the same file, in the file's order.
 
-    That is each definition or assignment that it names, and what those name; not imports, nor the
-    functions whose names are in ``without``. Returns the function alone where its file can't be
+    That is each definition or assignment that it names, and what those name, but for the functions
+    whose names are in ``without``. On top stand the imports of what it uses of other files in
+    `EXPLAINED`, whose code is not part of the text. Returns the function alone where its file can't be
     read, as in a notebook. Raises OSError or TypeError if Python finds no source at all.
     """
     own = inspect.getsource(fn)
@@ -21,13 +25,34 @@ def code_of(fn, without=()):
     if function is None or fn.__name__ not in names_defined(function):
         return own
     places = {name: one for one in statements for name in names_defined(one)}
-    needed, wanted = {function}, names_used(function.body)
+    needed, used = {function}, set()
+    wanted = names_used(function.body)
     while wanted:
         name = wanted.pop()
+        used.add(name)
         if name in places and name not in without and places[name] not in needed:
             needed.add(places[name])
             wanted |= names_used([places[name]])
-    return joined([one for one in statements if one in needed], text.splitlines())
+    imports = imports_of(used, statements)
+    code = joined([one for one in statements if one in needed], text.splitlines())
+    return f"{imports}\n{code}" if imports else code
+
+
+def imports_of(names, statements):
+    """Return the imports from `EXPLAINED` at the top of a file as text, with these names alone."""
+    lines = []
+    for one in statements:
+        if not isinstance(one, ast.ImportFrom) or one.level:
+            continue
+        if one.module.partition(".")[0] not in EXPLAINED:
+            continue
+        found = [ast.unparse(x) for x in one.names if (x.asname or x.name) in names]
+        line = f"from {one.module} import {', '.join(found)}"
+        if len(line) > LINE:
+            line = f"from {one.module} import (\n    " + ",\n    ".join(found) + ",\n)"
+        if found:
+            lines.append(line + "\n")
+    return "".join(lines)
 
 
 def statement_at(statements, line):

@@ -27,6 +27,11 @@ def seconds(value):
     return size(value, "s")
 
 
+def round_seconds(value):
+    """Return a time as "10 µs", not "10.0 µs"."""
+    return seconds(value).replace(".00", "").replace(".0 ", " ")
+
+
 def times(ratio):
     """Return a speed-up: ×2.00 is twice as fast, ÷2.00 half as fast."""
     return f"×{digits(ratio)}" if ratio >= 0.995 else f"÷{digits(1 / ratio)}"
@@ -35,6 +40,16 @@ def times(ratio):
 def percent(share):
     """Return a share as a percentage: 0.123 is "12.3%"; what is too small to matter "<0.001%"."""
     return f"{digits(100 * share)}%" if share >= 1e-5 else "<0.001%"
+
+
+def shortened(text, width):
+    """Return a text of so many characters at most."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def across(shape):
+    """Return a shape as "5 × 784 × 10"."""
+    return str(shape).replace("x", " × ")
 
 
 def aligned(rows):

@@ -56,7 +56,9 @@ SAVED = {
         "rungs": {
             "loops": rung(LOOPS),
             "dot": rung(DOT, before="loops"),
-            "fast": rung("def fast(a, b):\n    return a @ b\n", before="dot"),
+            "fast": rung(
+                "def fast(a, b):\n    product = a @ b\n    return product\n", before="dot"
+            ),
             "gpu": rung("def gpu(a, b):\n    return launch(a, b)\n", device="cuda"),
         },
         "untimed": [{"rung": "gpu", "shape": SMALL, "reason": "it felt unwell"}],
@@ -132,10 +134,11 @@ def test_each_rung_has_its_code_and_what_is_known_of_it():
     loops, dot = rungs["m0-5x784x10-0"], rungs["m0-5x784x10-1"]
     assert "for j in b:\n            c = i < j\n" in loops
     assert "New in loop." in loops and "torch calls 431,201" in loops and "rounds 9" in dot
-    assert "What changed in the code against loops" in dot
+    assert "What changed in the code since loops" in dot
     for line in "−         for j in b:", "−             c = i < j", "+         c = i @ b":
         assert line in dot
-    assert "What changed" not in rungs["m0-50000x784x10-1"], "other code is no change"
+    fast = rungs["m0-50000x784x10-1"]
+    assert "What changed" not in fast and "Too much in it is new" in fast and "dot" in fast
     assert "runs the code of dot" in rungs["m0-5x784x10-2"]
 
 
@@ -149,6 +152,12 @@ def test_a_mark_says_what_it_means_where_it_stands():
     ):
         text = read.rungs[f"m0-{number}"]
         assert mark in text and meaning in text and meaning in titles
+
+
+def test_no_step_from_or_to_a_disturbed_time():
+    rungs = shown(SAVED).rungs
+    assert "step ×8,000*" in " ".join(rungs["m0-5x784x10-1"].split())
+    assert "step" not in rungs["m0-50000x784x10-1"]
 
 
 def test_a_bar_is_as_long_as_its_rung_is_fast():
@@ -203,6 +212,18 @@ def test_machines_side_by_side():
     assert "dot 2.00% 50.0 µs 2.00% 50.0 µs" in words and "gpu not timed" in words
     assert "the same as on the machine above" in read.text, "code stands on a page once"
     assert "def dot" in read.rungs["m0-5x784x10-1"] and "def dot" not in read.rungs["m1-5x784x10-1"]
+
+
+def test_a_shape_that_the_newest_run_lacks():
+    """Its ladder is from the newest run that has it, and says so."""
+    runs = [at_commit(f"{day}" * 7, day) for day in (1, 2, 3)]
+    runs[2]["benchmarks"] = [b for b in runs[2]["benchmarks"] if b["group"] != f"matmul {FULL}"]
+    read = shown(*runs)
+    words = section(read, "The ladder")
+    assert "5 × 784 × 10 rung" in words
+    assert "50000 × 784 × 10 commit 2222222 of 2026-01-02" in words
+    assert "disturbed (??)" in words and "1111111" not in words
+    assert "30.0 ms" in read.rungs[f"m0-{FULL}-0"]
 
 
 def test_a_run_that_lacks_a_shape_or_a_rung():

@@ -11,6 +11,12 @@ FILE = '''"""A file."""
 
 import math
 
+from beyond.operands import (
+    multiply_arrays,
+    operand_sizes as sizes,
+)
+from fastcore.basics import first
+
 SIZE = 3
 LEFT, RIGHT = 4, 5
 
@@ -26,7 +32,7 @@ def helper(x):
 
 
 def deeper(x):
-    return math.sqrt(x)
+    return math.sqrt(first(sizes(x)))
 
 
 try:
@@ -64,11 +70,13 @@ def module(tmp_path):
 
 
 def test_code_is_the_function_and_what_it_uses_of_its_file(module, monkeypatch):
+    """And the imports of what it uses of the project's other files, which say where that is."""
     monkeypatch.setitem(sys.modules, "a_file", module)
     assert code_of(module.rung, without=["other_rung"]) == (
+        "from beyond.operands import operand_sizes as sizes\n\n"
         "SIZE = 3\n\n"
         "# Says what it is for.\n@staticmethod\ndef helper(x):\n    return deeper(x) + SIZE\n\n"
-        "def deeper(x):\n    return math.sqrt(x)\n\n"
+        "def deeper(x):\n    return math.sqrt(first(sizes(x)))\n\n"
         'def rung(x):\n    """What is new."""\n    return helper(x) or other_rung(x)\n'
     )
     assert "    def kernel(x):\n" in code_of(module.rung_of_kernel)

@@ -6,7 +6,7 @@ from functools import cache
 
 from markupsafe import Markup, escape
 
-ALIKE = 0.5  # of two rungs' lines; a change of more is no change, but other code
+ALIKE = 0.3  # of two rungs' lines; where less is the same, it is other code, and no change
 CONTEXT = 3  # lines around what has changed
 
 
@@ -58,10 +58,12 @@ def essence(rung, source):
 
 def changes(old, new):
     """Return the lines of two codes as (mark, Markup): "-" only in the old one, "+" only in the
-    new one, " " in both, "…" for some that were left out. Return [] unless they are alike."""
+    new one, " " in both, "…" for some that were left out. Return None unless they are alike."""
     before, after = old.splitlines(), new.splitlines()
     matcher = SequenceMatcher(None, before, after, autojunk=False)
-    if matcher.ratio() < ALIKE or before == after:
+    if matcher.ratio() < ALIKE:
+        return None
+    if before == after:
         return []
     old_lines, new_lines, found, end = highlighted(old), highlighted(new), [], 0
     for group in matcher.get_grouped_opcodes(CONTEXT):

@@ -26,7 +26,7 @@ from ladder.report import (
     warnings,
 )
 from ladder.run import NOISY, Result, Run
-from ladder.text import percent, seconds, times
+from ladder.text import across, percent, round_seconds, seconds, times
 
 HERE = Path(__file__).parent
 # What neither HTML nor UTF-8 has: control characters and halves of a character.
@@ -44,7 +44,11 @@ def page(runs):
     newest, rooflines, histories, shown = [], [], [], {}
     for number, entries in enumerate(machines.values()):
         one = entries[-1]
-        ladders = [ladder(one, shape, f"m{number}", shown) for shape in one.run.shapes]
+        ladders = [
+            ladder(newest_with(shape, entries), shape, f"m{number}", shown)
+            | {"is_newest": shape in one.run.shapes}
+            for shape in shapes_of(entries)
+        ]
         newest.append(about_run(one) | {"ladders": ladders})
         rooflines.append(roofline(one, number))
         if len(entries) > 1:
@@ -58,6 +62,17 @@ def page(runs):
         runs=[about_run(one) for entries in machines.values() for one in reversed(entries)],
         several=several,
     )
+
+
+def shapes_of(entries):
+    """Return the shapes of all runs, the one with the fewest operations first."""
+    shapes = dict.fromkeys(shape for one in reversed(entries) for shape in one.run.shapes)
+    return sorted(shapes, key=lambda shape: shape.flops)
+
+
+def newest_with(shape, entries):
+    """Return the newest `Entry` that has a shape."""
+    return [one for one in entries if shape in one.run.shapes][-1]
 
 
 def template():
@@ -121,7 +136,7 @@ class Row:
     course: float | None  # where the course's own time is, in percent
     figures: list  # (name, text), in its fold
     code: Markup
-    changed: list  # (mark, Markup) of what has changed in the code
+    changed: list | None  # (mark, Markup) of what has changed in the code; None if it is too much
     code_at: str | None  # the anchor of the row on another machine that shows the same code
 
 
@@ -146,14 +161,9 @@ class Axis:
         inside = [time for time in found if self.fast <= time <= self.slow]
         every = math.ceil(len(inside) / 4)
         return [
-            (self.place(time), round_time(time) if number % every == 0 else "")
+            (self.place(time), round_seconds(time) if number % every == 0 else "")
             for number, time in enumerate(inside)
         ]
-
-
-def round_time(time):
-    """Return a time as "10 µs", not "10.0 µs"."""
-    return seconds(time).replace(".00", "").replace(".0 ", " ")
 
 
 def ladder(one, shape, machine_id, shown):
@@ -177,6 +187,8 @@ def ladder(one, shape, machine_id, shown):
             limits[device] = axis.place(bound.seconds), text
     return {
         "id": prefix,
+        "entry": one,
+        "warnings": list(warnings(run)),
         "shape": across(shape),
         "chapters": chapters,
         "ticks": axis.ticks(),
@@ -186,10 +198,6 @@ def ladder(one, shape, machine_id, shown):
         "course": any(result.course for result in results),
         "devices": {result.device: DEVICES[result.device] for result in results},
     }
-
-
-def across(shape):
-    return str(shape).replace("x", " × ")
 
 
 def axis_of(run, shape):
@@ -215,7 +223,7 @@ def row_of(run, result, axis, anchor, elsewhere):
         anchor=anchor,
         cells={
             "time": time_of(result),
-            "step": step(run, result),
+            "step": step_if_sure(run, result),
             "of limit": share_of_limit(run, result),
             "in all": speed_up(run, run.at(result.shape)[0], result),
         },
@@ -226,6 +234,14 @@ def row_of(run, result, axis, anchor, elsewhere):
         changed=changed,
         code_at=elsewhere,
     )
+
+
+def step_if_sure(run, result):
+    """Return the step of a result, or "" where it or the rung above was disturbed."""
+    previous = run.previous(result)
+    if previous and "??" in (previous.doubt, result.doubt):
+        return ""
+    return step(run, result)
 
 
 def figures(run, result):
@@ -277,7 +293,6 @@ def history(entries, number):
         changed = list(differences(old.run, new.run))
         if changed:
             steps[place] = (str(len(steps) + 1), old, new, changed)
-    shapes = dict.fromkeys(shape for one in reversed(entries) for shape in one.run.shapes)
     breaks = {place: one[0] for place, one in steps.items()}
     return {
         "machine": entries[0].machine,
@@ -285,7 +300,7 @@ def history(entries, number):
         "steps": list(steps.values()),
         "shapes": [
             shape_over_time(entries, shape, breaks, f"time{number}-{shape}-")
-            for shape in sorted(shapes, key=lambda shape: shape.flops)
+            for shape in shapes_of(entries)
         ],
     }
 
@@ -325,8 +340,7 @@ def over_time_cell(last, result):
 def side_by_side(entries):
     """Return, for each shape of several machines, each rung's share of each machine's limit."""
     found = []
-    shapes = dict.fromkeys(shape for one in entries for shape in one.run.shapes)
-    for shape in sorted(shapes, key=lambda shape: shape.flops):
+    for shape in shapes_of(entries):
         having = [one for one in entries if shape in one.run.shapes]
         if len(having) < 2:
             continue
