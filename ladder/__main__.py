@@ -25,8 +25,8 @@ def show(argv):
     from shutil import get_terminal_size
 
     from ladder import export
+    from ladder.page.command import load_one
     from ladder.report import report
-    from ladder.run import Run
     from ladder.side_by_side import side_by_side
     from ladder.text import encodable
 
@@ -43,7 +43,7 @@ def show(argv):
     args = parser.parse_args(argv)
     stems = [Path(path).stem for path in args.runs]
     names = stems if len(set(stems)) == len(stems) else args.runs
-    runs = dict(zip(names, map(Run.load, args.runs), strict=True))
+    runs = dict(zip(names, (load_one(Path(path)) for path in args.runs), strict=True))
     first = runs[names[0]]
     width, _ = get_terminal_size((80, 24))
     if args.figures:

@@ -3,7 +3,7 @@
 import math
 
 from ladder.run import DISTURBED, NOISY, gravest
-from ladder.text import aligned, digits, folded, percent, seconds, size, times
+from ladder.text import aligned, digits, folded, percent, seconds, shortened, size, times
 
 BAR = 20  # characters
 CLOCK = "time.perf_counter"  # of --benchmark-timer, unless somebody wants another
@@ -140,10 +140,6 @@ def ladder(run, shape, width):
         yield line.rstrip(), "green" if result.shortest == shortest else ""
     for line in folded(about(run, shape), width):
         yield line, ""
-
-
-def shortened(text, width):
-    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def about(run, shape):

@@ -205,6 +205,8 @@ def test_command_without_torch(python, tmp_path):
     status, output, errors = ladder(one, two)
     assert (status, errors) == (0, "") and "A: 1: " in output
     assert ladder(one, two, "--csv")[1].count("\n") == 1 + 2 * 9
+    status, output, errors = ladder(write(tmp_path / "3.json", saved() | {"datetime": None}))
+    assert (status, output, errors.count("\n")) == (2, "", 1) and "3.json: not a run" in errors
 
 
 def test_pictures_in_any_notebook_s_environment(python, tmp_path):

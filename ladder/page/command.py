@@ -80,7 +80,7 @@ def check(run):
         if result.device not in DEVICES:
             raise ValueError(f"the device {result.device!r:.20} is unknown")
         for time in result.shortest, result.median, result.rounds:
-            if not is_number(time) or not time > 0:
+            if not is_number(time) or not 1e-15 < time < 1e15:
                 raise ValueError(f"a time of {result.rung:.40} is {time!r:.20}")
         if not is_number(result.iqr) or not is_number(result.waited):
             raise ValueError(f"a spread of {result.rung:.40} is no number")
