@@ -29,7 +29,9 @@ LARGE = [(9, 33, 41), (15, 784, 10), (16, 33, 9), (20, 785, 11), (300, 785, 9), 
 # Around blocks: rows of strips and of two threads' blocks, columns of 1, 2 and 3 vectors and of a
 # panel, and more of each than one block holds.
 LARGE += [(7, 5, 48), (8, 6, 100), (17, 7, 25), (131, 4, 24), (265, 3, 97)]
-LARGE += [(20, 1023, 80), (12, 1025, 150), (6, 2051, 140), (70, 30, 1056), (25, 70, 1057)]
+LARGE += [(20, 1023, 80), (12, 1025, 150), (6, 2051, 140), (25, 70, 1057)]
+# The same with more rows than one block has, which threads share.
+LARGE += [(70, 30, 1056), (66, 30, 1057), (65, 1025, 49)]
 # Around the GPU's tiles; 1,230 rows of b are more than fits into shared memory.
 TILES = [(5, 17, 3), (19, 12, 3), (2, 77, 1), (1, 3, 21), (1, 1230, 1)]
 

@@ -2,8 +2,7 @@
 
 from numba import carray, njit
 
-from beyond.cpu.blocks import in_all_threads as blocks_in_all_threads
-from beyond.cpu.blocks import matmul_numba_blocks
+from beyond.cpu.blocks import matmul_numba_blocks, multiply_blocks
 from beyond.cpu.few_rows import PACK_FROM, ROWS, matmul_numba_few_rows, multiply_few_rows
 from beyond.cpu.prefetch import matmul_numba_prefetch, with_prefetch
 from beyond.cpu.registers import LANES
@@ -46,7 +45,7 @@ def multiply_at(a, b, c, m, k, n):
     elif way == PREFETCH:
         with_prefetch(a, b, c)
     else:
-        blocks_in_all_threads(a, b, c)
+        multiply_blocks(a, b, c)
 
 
 def address_same_as(shape):

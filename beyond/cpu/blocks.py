@@ -8,7 +8,8 @@ do it (Anatomy of High-Performance Matrix Multiplication, 2008), and with the wo
 - c is computed by blocks, NC columns of it at a time, from KC rows of b at a time. These are packed
   once, for all threads: into panels, NR columns wide, in which row follows row.
 - Each thread has rows of its own, and takes MC of them at a time. That block of a is packed, too:
-  into strips, MR rows high, in which column follows column.
+  into strips, MR rows high, in which column follows column. (With MC rows or fewer, all threads
+  have this block, and each has columns of its own.)
 - The micro-kernel walks down a strip and a panel, k by k, in the order in which they lie in memory.
   A tile of c, MR x NR, is in its registers.
 
@@ -38,22 +39,33 @@ from ladder.rungs import rung
 from ladder.shape import FULL, SMALL, SQUARE
 
 
+@njit
 def multiply_blocks(a, b, c):
-    """c = a @ b; for `njit`. Takes 4.3 MB of memory, and 0.3 MB a thread, at most."""
+    """c = a @ b. Takes 4.3 MB of memory, and 0.3 MB a thread, at most."""
+    (m, k_size), n = a.shape, b.shape[1]
+    if k_size == 0:
+        c[:] = 0
+    if m <= MC and whole_parts(m, MR) < whole_parts(n, NR):
+        share_columns(a, b, c)
+    else:
+        share_rows(a, b, c)
+
+
+@njit(parallel=True)
+def share_rows(a, b, c):
+    """c = a @ b, and each thread has rows of its own. Nothing is computed if there is no k."""
     (m, k_size), n = a.shape, b.shape[1]
     threads = get_num_threads()
     depth, width = equal_parts(k_size, KC, 1), equal_parts(n, NC, NR)
     packed_b = aligned_floats(depth * width)
-    if k_size == 0:
-        c[:] = 0
     for column in range(0, n, width):
         columns = min(width, n - column)
         for k in range(0, k_size, depth):
             ks = min(depth, k_size - k)
-            for panel in prange((columns + NR - 1) // NR):
+            for panel in prange(whole_parts(columns, NR)):
                 pack_panel(b, k, ks, column + panel * NR, packed_b, panel * NR * ks)
             for thread in prange(threads):
-                start, stop = rows_of_thread(thread, threads, m)
+                start, stop = share_of_thread(thread, threads, m, MR)
                 packed_a = aligned_floats(MC * (depth + 3))
                 for row in range(start, stop, MC):
                     rows = min(MC, stop - row)
@@ -61,21 +73,52 @@ def multiply_blocks(a, b, c):
                     multiply_block(packed_a, packed_b, c, row, rows, column, columns, ks, k == 0)
 
 
+@njit(parallel=True)
+def share_columns(a, b, c):
+    """c = a @ b for up to MC rows, one block of a: each thread has columns of its own.
+
+    So few rows use a panel only a few times. Written to memory for all threads, and read again by
+    one, it would cost more than it saves; here the thread that packs it uses it at once, from L2.
+    """
+    (m, k_size), n = a.shape, b.shape[1]
+    threads = get_num_threads()
+    depth = equal_parts(k_size, KC, 1)
+    packed_a = aligned_floats(MC * (depth + 3))
+    for k in range(0, k_size, depth):
+        ks = min(depth, k_size - k)
+        for strip in prange(whole_parts(m, MR)):
+            row = strip * MR
+            pack_strips(a, row, min(MR, m - row), k, ks, packed_a[row * rounded_up(ks) :])
+        for thread in prange(threads):
+            start, stop = share_of_thread(thread, threads, n, NR)
+            packed_panel = aligned_floats(NR * depth)
+            for column in range(start, stop, NR):
+                columns = min(NR, stop - column)
+                pack_panel(b, k, ks, column, packed_panel, 0)
+                multiply_block(packed_a, packed_panel, c, 0, m, column, columns, ks, k == 0)
+
+
+@njit
+def whole_parts(size, part):
+    """Return into how many parts of this size it goes, the last of which may be smaller."""
+    return (size + part - 1) // part
+
+
 @njit
 def equal_parts(size, most, unit):
     """Return the size of equal parts, at most ``most`` each: a multiple of ``unit``, which may make
     the last one smaller."""
-    parts = max(1, (size + most - 1) // most)
-    units = (size + parts * unit - 1) // (parts * unit)
-    return max(1, units) * unit
+    parts = max(1, whole_parts(size, most))
+    return max(1, whole_parts(size, parts * unit)) * unit
 
 
 @njit
-def rows_of_thread(thread, threads, m):
-    """Return where a thread's rows start and stop. All have the same number of strips, or one more."""
-    strips = (m + MR - 1) // MR
-    start, stop = strips * thread // threads, strips * (thread + 1) // threads
-    return start * MR, min(stop * MR, m)
+def share_of_thread(thread, threads, size, unit):
+    """Return where a thread's rows or columns start and stop, of ``size`` in all: each thread has the
+    same number of units (strips or panels), or one more."""
+    units = whole_parts(size, unit)
+    start, stop = units * thread // threads, units * (thread + 1) // threads
+    return start * unit, min(stop * unit, size)
 
 
 @njit
@@ -145,6 +188,8 @@ def pack_panel(b, k, ks, column, packed_b, panel):
     if columns >= NR:
         for row in range(ks):
             for q in range(VECTORS):
+                prefetch(b, (k + row + ROWS_AHEAD) * n + column + q * LANES, 2)
+            for q in range(VECTORS):
                 x = load(b, (k + row) * n + column + q * LANES, LANES)
                 store(packed_b, panel + (row * VECTORS + q) * LANES, x)
     else:
@@ -211,10 +256,11 @@ KC = 1024
 MC = 64
 NC = 1056
 
-in_all_threads = njit(parallel=True)(multiply_blocks)
+# Each row of a panel is read from another place in b, so the CPU itself doesn't see what comes next.
+ROWS_AHEAD = 64
 
 
 @rung(shapes=(SMALL, FULL, SQUARE))
 def matmul_numba_blocks(a, b):
     """Cache blocks: what is packed into panels and strips is used many times while a cache has it."""
-    return multiply_arrays(in_all_threads, a, b.contiguous())
+    return multiply_arrays(multiply_blocks, a, b.contiguous())
