@@ -63,7 +63,7 @@ def address_same_as(shape):
 
 @rung(shapes=(SMALL, FULL, SQUARE), same_as=address_same_as)
 def matmul_numba_address(a, b):
-    """The best way for the shape, by addresses: wrapping three tensors takes longer than a small one."""
+    """The best way for the shape, by address: wrapping tensors takes longer than a small product."""
     m, k, n = operand_sizes(a, b, "cpu", "the CPU")
     a, b, c = a.contiguous(), b.contiguous(), a.new_empty(m, n)
     multiply_at(a.data_ptr(), b.data_ptr(), c.data_ptr(), m, k, n)

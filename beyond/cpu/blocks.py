@@ -1,8 +1,9 @@
 """Cache blocks: what has been brought into a cache is used many times before it leaves.
 
 In a product of large matrices, each float of b is needed for every row of a, and each float of a
-for every column of b. The tile of tile.py reads all of b again for each few rows; once b fills no
-cache any more, that is what the time goes to. Here the product is cut up as Goto and van de Geijn
+for every column of b. The tile of tile.py reads all of b again for every few rows of c. While b is
+in a cache near the core, that is cheap: the lesson's b is 31 KB. But the b of a product of
+1024 x 1024 x 1024 is 4 MB, and comes from a slower cache, or from memory, 256 times. Here the product is cut up as Goto and van de Geijn
 do it (Anatomy of High-Performance Matrix Multiplication, 2008), and with the words of BLIS:
 
 - c is computed by blocks, NC columns of it at a time, from KC rows of b at a time. These are packed
@@ -15,7 +16,9 @@ do it (Anatomy of High-Performance Matrix Multiplication, 2008), and with the wo
 
 So a float of a strip, once it is in a register, serves NR columns, and one of a panel MR rows; a
 panel in L2 serves the MC rows of a block, and a block in L2 NC columns. The lesson's full shape
-gains nothing by it: with ten columns, a float of a serves ten sums, however the product is cut up.
+gains nothing by it: its b is in L1 already, and with ten columns each float of a is used ten times,
+however the product is cut up. What takes time there is to read a once from memory; to pack it would
+only add a copy.
 """
 
 from numba import get_num_threads, njit, prange
@@ -56,7 +59,8 @@ def share_rows(a, b, c):
     """c = a @ b, and each thread has rows of its own. Nothing is computed if there is no k."""
     (m, k_size), n = a.shape, b.shape[1]
     threads = get_num_threads()
-    depth, width = equal_parts(k_size, KC, 1), equal_parts(n, NC, NR)
+    depth = equal_parts(k_size, KC, 1)  # rows of b at a time
+    width = equal_parts(n, NC, NR)  # columns of c at a time
     packed_b = aligned_floats(depth * width)
     for column in range(0, n, width):
         columns = min(width, n - column)
@@ -82,7 +86,7 @@ def share_columns(a, b, c):
     """
     (m, k_size), n = a.shape, b.shape[1]
     threads = get_num_threads()
-    depth = equal_parts(k_size, KC, 1)
+    depth = equal_parts(k_size, KC, 1)  # rows of b at a time
     packed_a = aligned_floats(MC * (depth + 3))
     for k in range(0, k_size, depth):
         ks = min(depth, k_size - k)
@@ -127,7 +131,7 @@ def multiply_block(packed_a, packed_b, c, row, rows, column, columns, ks, first)
     these are the ``first`` k."""
     for j in range(0, columns, NR):
         for i in range(0, rows, MR):
-            strip, panel = i * rounded_up(ks), j * ks
+            strip, panel = i * rounded_up(ks), j * ks  # where they begin
             if columns - j > 2 * LANES:
                 three_vectors(packed_a, strip, packed_b, panel, ks, c, row + i, column + j, first)
             elif columns - j > LANES:
@@ -148,7 +152,7 @@ def make_micro_kernel(vectors):
         """
         m, n = c.shape
         sums = zeros(MR, vectors, LANES)
-        for r in range(MR):
+        for r in range(MR):  # c is needed at the end only: ask for it now
             for q in range(vectors):
                 prefetch(c, (row + r) * n + column + q * LANES, 1)
         for k in range(ks):
@@ -204,11 +208,13 @@ def pack_panel(b, k, ks, column, packed_b, panel):
 @njit
 def pack_strips(a, row, rows, k, ks, packed_a):
     """Copy a[row : row + rows, k : k + ks] to packed_a, strip by strip, by transposing four rows and
-    four columns at a time. For a row past the last of a, that is copied again."""
+    four columns at a time. Rows past the last of a are copies of it, or are left uninitialized: their
+    sums are never stored."""
     m, k_size = a.shape
     whole = ks // 4 * 4
     for r in range(0, rows, 4):
-        to = r // MR * MR * rounded_up(ks) + r % MR
+        strip = r // MR  # that holds the rows r to r + 3
+        to = strip * MR * rounded_up(ks) + r % MR
         row_0 = (row + r) * k_size + k
         row_1 = min(row + r + 1, m - 1) * k_size + k
         row_2 = min(row + r + 2, m - 1) * k_size + k
