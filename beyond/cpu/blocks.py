@@ -3,14 +3,15 @@
 In a product of large matrices, each float of b is needed for every row of a, and each float of a
 for every column of b. The tile of tile.py reads all of b again for every few rows of c. While b is
 in a cache near the core, that is cheap: the lesson's b is 31 KB. But the b of a product of
-1024 x 1024 x 1024 is 4 MB, and comes from a slower cache, or from memory, 256 times. Here the product is cut up as Goto and van de Geijn
-do it (Anatomy of High-Performance Matrix Multiplication, 2008), and with the words of BLIS:
+1024 x 1024 x 1024 is 4 MB, and comes from a slower cache, or from memory, 256 times. Here the
+product is cut up as Goto and van de Geijn do it (Anatomy of High-Performance Matrix Multiplication,
+2008), and with the words of BLIS:
 
 - c is computed by blocks, NC columns of it at a time, from KC rows of b at a time. These are packed
   once, for all threads: into panels, NR columns wide, in which row follows row.
 - Each thread has rows of its own, and takes MC of them at a time. That block of a is packed, too:
   into strips, MR rows high, in which column follows column. (With MC rows or fewer, all threads
-  have this block, and each has columns of its own.)
+  share this block, and each has columns of its own.)
 - The micro-kernel walks down a strip and a panel, k by k, in the order in which they lie in memory.
   A tile of c, MR x NR, is in its registers.
 
@@ -48,7 +49,7 @@ def multiply_blocks(a, b, c):
     (m, k_size), n = a.shape, b.shape[1]
     if k_size == 0:
         c[:] = 0
-    if m <= MC and whole_parts(m, MR) < whole_parts(n, NR):
+    if m <= MC and count_parts(m, MR) < count_parts(n, NR):
         share_columns(a, b, c)
     else:
         share_rows(a, b, c)
@@ -66,7 +67,7 @@ def share_rows(a, b, c):
         columns = min(width, n - column)
         for k in range(0, k_size, depth):
             ks = min(depth, k_size - k)
-            for panel in prange(whole_parts(columns, NR)):
+            for panel in prange(count_parts(columns, NR)):
                 pack_panel(b, k, ks, column + panel * NR, packed_b, panel * NR * ks)
             for thread in prange(threads):
                 start, stop = share_of_thread(thread, threads, m, MR)
@@ -90,7 +91,7 @@ def share_columns(a, b, c):
     packed_a = aligned_floats(MC * (depth + 3))
     for k in range(0, k_size, depth):
         ks = min(depth, k_size - k)
-        for strip in prange(whole_parts(m, MR)):
+        for strip in prange(count_parts(m, MR)):
             row = strip * MR
             pack_strips(a, row, min(MR, m - row), k, ks, packed_a[row * rounded_up(ks) :])
         for thread in prange(threads):
@@ -103,8 +104,8 @@ def share_columns(a, b, c):
 
 
 @njit
-def whole_parts(size, part):
-    """Return into how many parts of this size it goes, the last of which may be smaller."""
+def count_parts(size, part):
+    """Return how many parts of size ``part`` there are; the last one may be smaller."""
     return (size + part - 1) // part
 
 
@@ -112,15 +113,15 @@ def whole_parts(size, part):
 def equal_parts(size, most, unit):
     """Return the size of equal parts, at most ``most`` each: a multiple of ``unit``, which may make
     the last one smaller."""
-    parts = max(1, whole_parts(size, most))
-    return max(1, whole_parts(size, parts * unit)) * unit
+    parts = max(1, count_parts(size, most))
+    return max(1, count_parts(size, parts * unit)) * unit
 
 
 @njit
 def share_of_thread(thread, threads, size, unit):
     """Return where a thread's rows or columns start and stop, of ``size`` in all: each thread has the
     same number of units (strips or panels), or one more."""
-    units = whole_parts(size, unit)
+    units = count_parts(size, unit)
     start, stop = units * thread // threads, units * (thread + 1) // threads
     return start * unit, min(stop * unit, size)
 
