@@ -25,7 +25,8 @@ def make_tile(rows, columns, lanes):
     """Return a micro-kernel for tiles of ``rows`` x ``columns`` sums, and the two parts of it.
 
     They take ``a``, (M, K), ``packed``, whose rows are b's columns without their last K % lanes
-    floats (see `pack`), and ``c``, (M, N). The tile is c[row : row + rows, column : column + columns], as far as that exists.
+    floats (see `pack`), and ``c``, (M, N). The tile is
+    c[row : row + rows, column : column + columns], as far as that exists.
     """
 
     @njit
