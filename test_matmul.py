@@ -54,6 +54,7 @@ def test_steps(name, before):
     ("numba_prefetch", Shape(513, 1024, 9), "numba_prefetch"),
     ("numba_few_rows", SMALL, "numba_few_rows"), ("numba_few_rows", FULL, "numba_prefetch"),
     ("numba_few_rows", Shape(15, 784, 10), "numba_few_rows"),
+    ("numba_few_rows", Shape(16, 784, 10), "numba_tile"),
     ("numba_address", SMALL, "numba_address"), ("numba_address", FULL, "numba_prefetch"),
     ("numba_address", SQUARE, "numba_blocks"), ("numba_blocks", SQUARE, "numba_blocks"),
     ("numba_address", Shape(5, 2000, 1000), "numba_few_rows"),
