@@ -119,6 +119,7 @@ class Run:
         order = list(self.about["rungs"])
         self.results.sort(key=lambda result: (result.shape.flops, order.index(result.rung)))
         self.shapes = list(dict.fromkeys(result.shape for result in self.results))
+        self._furthest = {}  # by device, once it has been asked for
 
     def result(self, info, stats):
         rung, shape = self.about["rungs"][info["rung"]], Shape.parse(info["shape"])
@@ -198,6 +199,11 @@ class Run:
         That is the best of the limit's own benchmarks and of the rungs: what a rung has reached is
         possible, whatever has disturbed the others.
         """
+        if device not in self._furthest:  # each cell of a table asks
+            self._furthest[device] = self._find_furthest(device)
+        return self._furthest[device]
+
+    def _find_furthest(self, device):
         reached = [(x.kind, x.rate, x.way) for x in self.limits if x.device == device]
         measured = {kind for kind, _, _ in reached}
         for result in self.results:
