@@ -86,8 +86,13 @@ def who_is_who(letters):
 
 def differences(letters):
     """Yield what else differs between the runs: variables of the environment, by name."""
-    prints = [run.about.get("environment", {}) for _, run in letters.values()]
-    names = sorted({name for one in prints for name in one} - OF_A_SHELL)
-    differing = [name for name in names if len({one.get(name) for one in prints}) > 1]
+    differing = differing_variables([run for _, run in letters.values()])
     if differing:
         yield f"environment variables that differ: {', '.join(differing)}"
+
+
+def differing_variables(runs):
+    """Return the names of the environment variables that differ between runs, but for a shell's."""
+    prints = [run.about.get("environment", {}) for run in runs]
+    names = sorted({name for one in prints for name in one} - OF_A_SHELL)
+    return [name for name in names if len({one.get(name) for one in prints}) > 1]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ladder.run import NOISY, Run
-from ladder.side_by_side import OF_A_SHELL
+from ladder.side_by_side import differing_variables
 
 
 @dataclass(eq=False)
@@ -112,10 +112,8 @@ def differences(old, new):
     for name in dict.fromkeys([*before, *after]):
         if before.get(name) != after.get(name):
             yield f"{name} {before.get(name) or 'none'} → {after.get(name) or 'none'}"
-    told = {*old.about.get("settings", {}), *new.about.get("settings", {})} | OF_A_SHELL
-    before, after = old.about.get("environment", {}), new.about.get("environment", {})
-    names = sorted({*before, *after} - told)
-    changed = [name for name in names if before.get(name) != after.get(name)]
+    told = {*old.about.get("settings", {}), *new.about.get("settings", {})}
+    changed = [name for name in differing_variables([old, new]) if name not in told]
     if changed:
         yield f"environment variables: {', '.join(changed)}"
 
