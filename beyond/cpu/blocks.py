@@ -13,7 +13,8 @@ product is cut up as Goto and van de Geijn do it (Anatomy of High-Performance Ma
   into strips, MR rows high, in which column follows column. (With MC rows or fewer, all threads
   share this block, and each has columns of its own.)
 - The micro-kernel walks down a strip and a panel, k by k, in the order in which they lie in memory.
-  A tile of c, MR x NR, is in its registers.
+  A tile of c, MR x NR, is in its registers. On its way it prefetches what is needed soon: the
+  tile's place in c, and part of the next panel.
 
 So a float of a strip, once it is in a register, serves NR columns, and one of a panel MR rows; a
 panel in L2 serves the MC rows of a block, and a block in L2 NC columns. The lesson's full shape
@@ -67,15 +68,20 @@ def share_rows(a, b, c):
         columns = min(width, n - column)
         for k in range(0, k_size, depth):
             ks = min(depth, k_size - k)
-            for panel in prange(count_parts(columns, NR)):
-                pack_panel(b, k, ks, column + panel * NR, packed_b, panel * NR * ks)
+            for number in prange(count_parts(columns, NR)):
+                panel = packed_b[number * NR * ks :]
+                pack_panel(b, k, ks, column + number * NR, panel)
             for thread in prange(threads):
                 start, stop = share_of_thread(thread, threads, m, MR)
                 packed_a = aligned_floats(MC * (depth + 3))
                 for row in range(start, stop, MC):
                     rows = min(MC, stop - row)
                     pack_strips(a, row, rows, k, ks, packed_a)
-                    multiply_block(packed_a, packed_b, c, row, rows, column, columns, ks, k == 0)
+                    for j in range(0, columns, NR):
+                        panel, next_panel = packed_b[j * ks :], packed_b[(j + NR) * ks :]
+                        multiply_panel(
+                            packed_a, panel, ks, c, row, rows, column + j, k == 0, next_panel, NR
+                        )
 
 
 @njit(parallel=True)
@@ -88,6 +94,7 @@ def share_columns(a, b, c):
     (m, k_size), n = a.shape, b.shape[1]
     threads = get_num_threads()
     depth = equal_parts(k_size, KC, 1)  # rows of b at a time
+    floats = b.reshape(b.size)
     packed_a = aligned_floats(MC * (depth + 3))
     for k in range(0, k_size, depth):
         ks = min(depth, k_size - k)
@@ -96,11 +103,11 @@ def share_columns(a, b, c):
             pack_strips(a, row, min(MR, m - row), k, ks, packed_a[row * rounded_up(ks) :])
         for thread in prange(threads):
             start, stop = share_of_thread(thread, threads, n, NR)
-            packed_panel = aligned_floats(NR * depth)
+            panel = aligned_floats(NR * depth)
             for column in range(start, stop, NR):
-                columns = min(NR, stop - column)
-                pack_panel(b, k, ks, column, packed_panel, 0)
-                multiply_block(packed_a, packed_panel, c, 0, m, column, columns, ks, k == 0)
+                pack_panel(b, k, ks, column, panel)
+                next_panel = floats[k * n + column + NR :]
+                multiply_panel(packed_a, panel, ks, c, 0, m, column, k == 0, next_panel, n)
 
 
 @njit
@@ -127,18 +134,23 @@ def share_of_thread(thread, threads, size, unit):
 
 
 @njit
-def multiply_block(packed_a, packed_b, c, row, rows, column, columns, ks, first):
-    """Add to c[row : row + rows, column : column + columns] the products of ``ks`` k; set them if
-    these are the ``first`` k."""
-    for j in range(0, columns, NR):
-        for i in range(0, rows, MR):
-            strip, panel = i * rounded_up(ks), j * ks  # where they begin
-            if columns - j > 2 * LANES:
-                three_vectors(packed_a, strip, packed_b, panel, ks, c, row + i, column + j, first)
-            elif columns - j > LANES:
-                two_vectors(packed_a, strip, packed_b, panel, ks, c, row + i, column + j, first)
-            else:
-                one_vector(packed_a, strip, packed_b, panel, ks, c, row + i, column + j, first)
+def multiply_panel(packed_a, panel, ks, c, row, rows, column, first, later, stride):
+    """Add to ``rows`` rows of c, from ``row`` on, and the panel's columns, from ``column`` on, the
+    products of ``ks`` k; set them if these are the ``first`` k.
+
+    ``later`` begins with the panel that is needed next, whose rows are ``stride`` floats apart. Each
+    strip prefetches a part of it.
+    """
+    columns = c.shape[1] - column
+    for i in range(0, rows, MR):
+        strip = packed_a[i * rounded_up(ks) :]
+        part = later[i // MR * (ks // STRIPS) * stride :]
+        if columns > 2 * LANES:
+            three_vectors(strip, panel, ks, c, row + i, column, first, part, stride)
+        elif columns > LANES:
+            two_vectors(strip, panel, ks, c, row + i, column, first, part, stride)
+        else:
+            one_vector(strip, panel, ks, c, row + i, column, first, part, stride)
 
 
 def make_micro_kernel(vectors):
@@ -146,22 +158,39 @@ def make_micro_kernel(vectors):
     wide as that: the last one may be narrower than NR columns."""
 
     @njit
-    def micro_kernel(packed_a, strip, packed_b, panel, ks, c, row, column, first):
+    def micro_kernel(strip, panel, ks, c, row, column, first, later, stride):
         """Add to c[row : row + MR, column : column + vectors * LANES] the products of ``ks`` k.
 
-        The strip and the panel begin at these floats of packed_a and packed_b.
+        At one k of STRIPS it also prefetches a row of the tile's place in c, and one of ``later``:
+        a core has room for few requests at a time.
         """
-        m, n = c.shape
+        n = c.shape[1]
         sums = zeros(MR, vectors, LANES)
-        for r in range(MR):  # c is needed at the end only: ask for it now
+        whole = ks // STRIPS
+        for i in range(whole):
             for q in range(vectors):
-                prefetch(c, (row + r) * n + column + q * LANES, 1)
-        for k in range(ks):
-            for r in range(MR):
-                x = broadcast(packed_a, strip + k * MR + r, LANES)
-                for q in range(vectors):
-                    y = load(packed_b, panel + (k * vectors + q) * LANES, LANES)
-                    sums[r, q] = multiply_add(x, y, sums[r, q])
+                if i < MR:
+                    prefetch(c, (row + i) * n + column + q * LANES, 1)
+                prefetch(later, i * stride + q * LANES, 2)
+            for k in range(i * STRIPS, (i + 1) * STRIPS):
+                add_products(sums, strip, panel, k)
+        for k in range(whole * STRIPS, ks):
+            add_products(sums, strip, panel, k)
+        store_sums(sums, c, row, column, first)
+
+    @njit(forceinline=True)
+    def add_products(sums, strip, panel, k):
+        """LLVM unrolls the two loops and loads each vector once."""
+        for r in range(MR):
+            x = broadcast(strip, k * MR + r, LANES)
+            for q in range(vectors):
+                y = load(panel, (k * vectors + q) * LANES, LANES)
+                sums[r, q] = multiply_add(x, y, sums[r, q])
+
+    @njit(forceinline=True)
+    def store_sums(sums, c, row, column, first):
+        """Store the tile, or add it to c, but nothing past the last row or column."""
+        m, n = c.shape
         if row + MR <= m and column + vectors * LANES <= n:
             for r in range(MR):
                 for q in range(vectors):
@@ -169,7 +198,7 @@ def make_micro_kernel(vectors):
                     if not first:
                         x = add(x, load(c, i, LANES))
                     store(c, i, x)
-        else:  # the tile goes past the last row or column
+        else:
             for r in range(MR):
                 for q in range(vectors):
                     i, x = (row + r) * n + column + q * LANES, sums[r, q]
@@ -185,9 +214,9 @@ one_vector, two_vectors, three_vectors = map(make_micro_kernel, (1, 2, 3))
 
 
 @njit
-def pack_panel(b, k, ks, column, packed_b, panel):
-    """Copy ``ks`` rows of b, from row k and ``column`` on, to the panel that begins at float
-    ``panel`` of packed_b: NR columns, or as many vectors as the columns that are left take."""
+def pack_panel(b, k, ks, column, panel):
+    """Copy ``ks`` rows of b, from row k and ``column`` on, to the panel: NR columns, or as many
+    vectors as the columns that are left take."""
     n = b.shape[1]
     columns = n - column
     if columns >= NR:
@@ -196,14 +225,14 @@ def pack_panel(b, k, ks, column, packed_b, panel):
                 prefetch(b, (k + row + ROWS_AHEAD) * n + column + q * LANES, 2)
             for q in range(VECTORS):
                 x = load(b, (k + row) * n + column + q * LANES, LANES)
-                store(packed_b, panel + (row * VECTORS + q) * LANES, x)
+                store(panel, (row * VECTORS + q) * LANES, x)
     else:
         vectors = (columns + LANES - 1) // LANES
         for row in range(ks):
             for q in range(vectors):
                 i = (k + row) * n + column + q * LANES
                 x = load_part(b, i, LANES, columns - q * LANES)
-                store(packed_b, panel + (row * vectors + q) * LANES, x)
+                store(panel, (row * vectors + q) * LANES, x)
 
 
 @njit
@@ -262,6 +291,7 @@ NR = VECTORS * LANES
 KC = 1024
 MC = 64
 NC = 1056
+STRIPS = MC // MR  # in a block
 
 # Each row of a panel is read from another place in b, so the CPU itself doesn't see what comes next.
 ROWS_AHEAD = 64
