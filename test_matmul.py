@@ -59,9 +59,11 @@ def test_steps(name, before):
     ("numba_address", SQUARE, "numba_blocks"), ("numba_blocks", SQUARE, "numba_blocks"),
     ("numba_address", Shape(5, 2000, 1000), "numba_few_rows"),
     ("numba_address", Shape(6, 2000, 1000), "numba_blocks"),
-    ("numba_address", Shape(2048, 2048, 64), "numba_prefetch"),
-    ("numba_address", Shape(2048, 2048, 65), "numba_blocks"),
-    ("numba_address", Shape(2048, 600, 64), "numba_blocks"),
+    ("numba_address", Shape(6, 600, 2000), "numba_blocks"),
+    ("numba_address", Shape(5, 600, 2000), "numba_blocks"),
+    ("numba_address", Shape(2048, 2048, 15), "numba_prefetch"),
+    ("numba_address", Shape(2048, 200, 48), "numba_address"),
+    ("numba_address", Shape(2048, 4096, 128), "numba_blocks"),
 ])  # fmt: skip
 def test_whose_code_a_rung_runs(name, shape, runs):
     assert RUNGS[f"matmul_{name}"].whose_code(shape).name == f"matmul_{runs}"

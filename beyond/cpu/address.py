@@ -2,8 +2,15 @@
 
 from numba import carray, njit
 
-from beyond.cpu.blocks import matmul_numba_blocks, multiply_blocks
-from beyond.cpu.few_rows import PACK_FROM, ROWS, matmul_numba_few_rows, multiply_few_rows
+from beyond.cpu import small_b
+from beyond.cpu.blocks import count_parts, matmul_numba_blocks, multiply_blocks
+from beyond.cpu.few_rows import (
+    PACK_FROM,
+    ROWS,
+    VECTORS,
+    matmul_numba_few_rows,
+    multiply_few_rows,
+)
 from beyond.cpu.prefetch import matmul_numba_prefetch, with_prefetch
 from beyond.cpu.registers import LANES
 from beyond.cpu.tile import in_one_thread as tiles_in_one_thread
@@ -12,24 +19,31 @@ from beyond.operands import operand_sizes
 from ladder.rungs import rung
 from ladder.shape import FULL, SMALL, SQUARE
 
-FEW_ROWS, TILES_IN_ONE_THREAD, PREFETCH, BLOCKS = range(4)
-THREADS_FROM = 100_000 * LANES  # multiply-adds: 15 to 30 µs, twice what waking threads takes
+FEW_ROWS, TILES_IN_ONE_THREAD, PREFETCH, SMALL_B, BLOCKS = range(5)
+THREADS_FROM = 50_000 * LANES  # multiply-adds: 7 to 15 µs, which are worth waking threads
 
 
 @njit
 def best_way(m, k, n):
     """Return which way takes the least time for a, (m, k), times b, (k, n)."""
     one_thread = m * k * n < THREADS_FROM
-    # Few sums from each float of a, and many k to a sum: like the lesson's, ten columns of 784.
-    # What counts is how fast a is read, and a tile reads it from where it is.
-    narrow = m >= PACK_FROM and n <= 64 and k >= 10 * n
-    if narrow and not one_thread:
-        return PREFETCH
-    if narrow and n < 16:  # columns that don't fill the vectors of the ways below
-        return TILES_IN_ONE_THREAD
-    if one_thread or m <= ROWS:  # packing wouldn't pay
+    if m >= PACK_FROM and k >= 10 * n and leaves_lanes(n):
+        return TILES_IN_ONE_THREAD if one_thread else PREFETCH
+    if one_thread or (m <= ROWS and n <= small_b.LONGEST_ROW):
         return FEW_ROWS
+    if small_b.is_small(k, n):
+        return SMALL_B
     return BLOCKS
+
+
+@njit
+def leaves_lanes(n):
+    """Return whether n columns, like the lesson's ten, leave a good part of their vectors empty.
+
+    The vectors of tile.py hold neighbouring k instead, and are full if there are many k.
+    """
+    width = VECTORS * LANES
+    return n < 16 or 4 * n < 3 * count_parts(n, width) * width
 
 
 @njit
@@ -44,12 +58,15 @@ def multiply_at(a, b, c, m, k, n):
         tiles_in_one_thread(a, b, c)
     elif way == PREFETCH:
         with_prefetch(a, b, c)
+    elif way == SMALL_B:
+        small_b.multiply_small_b(a, b, c)
     else:
         multiply_blocks(a, b, c)
 
 
 def address_same_as(shape):
-    """The rung whose code runs, unless the product is so small that wrapping arrays shows."""
+    """The rung whose code runs, if there is one, and if the product isn't so small that wrapping
+    arrays shows."""
     m, k, n = shape.m, shape.k, shape.n
     if m * k * n < THREADS_FROM:
         return None
@@ -58,7 +75,7 @@ def address_same_as(shape):
         PREFETCH: matmul_numba_prefetch,
         BLOCKS: matmul_numba_blocks,
     }
-    return rungs[best_way.py_func(m, k, n)]
+    return rungs.get(best_way.py_func(m, k, n))
 
 
 @rung(shapes=(SMALL, FULL, SQUARE), same_as=address_same_as)

@@ -9,56 +9,68 @@ from beyond.operands import multiply_arrays
 from ladder.rungs import rung
 
 
-@njit
-def multiply_few_rows(a, b, c):
-    """c = a @ b by tiles of ROWS x VECTORS vectors, whose lanes are neighbouring columns.
+def make_tile(rows, vectors):
+    """Return a micro-kernel for tiles of ``rows`` rows and ``vectors`` vectors, and the two parts of
+    it.
 
-    In tile.py they are neighbouring k, as a packed b has those side by side. Here a row of b has
-    the columns side by side, and each float of a is multiplied by a vector of them.
+    In tile.py the lanes of a vector are neighbouring k, as a packed b has those side by side. Here
+    they are neighbouring columns, as in a row of b, and each float of a is multiplied by a vector
+    of them.
     """
-    (m, k_size), n = a.shape, b.shape[1]
-    safe = rows_before_the_end(k_size, n)
-    for row in range(0, m, ROWS):
-        for column in range(0, n, VECTORS * LANES):
-            sums = zeros(ROWS, VECTORS, LANES)
-            for k in range(safe):  # a vector may run on into b's next row: that isn't stored
-                for q in range(VECTORS):
-                    y = load(b, k * n + column + q * LANES, LANES)
-                    add_products(sums, q, a, row, k, y)
-            for k in range(safe, k_size):
-                for q in range(VECTORS):
-                    j = column + q * LANES
-                    add_products(sums, q, a, row, k, load_part(b, k * n + j, LANES, n - j))
-            store_sums(sums, c, row, column)
+
+    @njit
+    def micro_kernel(a, b, c, row, column, safe):
+        """Compute c[row : row + rows, column : column + vectors * LANES], as far as that exists.
+
+        From the first ``safe`` rows of b, vectors can be loaded whole (see `rows_before_the_end`).
+        """
+        sums = zeros(rows, vectors, LANES)
+        for k in range(safe):
+            add_products(sums, a, b, row, column, k)
+        finish(sums, a, b, c, row, column, safe)
+
+    @njit(forceinline=True)
+    def add_products(sums, a, b, row, column, k):
+        """Add a[row : row + rows, k] times b[k, column : …]. A vector may run on into b's next row:
+        what it finds there isn't stored."""
+        for q in range(vectors):
+            y = load(b, k * b.shape[1] + column + q * LANES, LANES)
+            multiply_by(sums, q, a, row, k, y)
+
+    @njit(forceinline=True)
+    def multiply_by(sums, q, a, row, k, y):
+        """Add a[row : row + rows, k] times the vector y. For rows past the last, it is taken again."""
+        m, k_size = a.shape
+        for r in range(rows):
+            x = broadcast(a, min(row + r, m - 1) * k_size + k, LANES)
+            sums[r, q] = multiply_add(x, y, sums[r, q])
+
+    @njit(forceinline=True)
+    def finish(sums, a, b, c, row, column, start):
+        """Add the products of the k from ``start`` on, where b ends; then store the tile, but
+        nothing past the last column or row of c."""
+        m, n = c.shape
+        for k in range(start, len(b)):
+            for q in range(vectors):
+                j = column + q * LANES
+                multiply_by(sums, q, a, row, k, load_part(b, k * n + j, LANES, n - j))
+        for r in range(rows):
+            for q in range(vectors):
+                j = column + q * LANES
+                if row + r < m:
+                    store_part(c, (row + r) * n + j, sums[r, q], n - j)
+
+    return micro_kernel, add_products, finish
 
 
 @njit
-def rows_before_the_end(k_size, n):
-    """Return how many rows of b a vector can start in without running past the end of b."""
+def rows_before_the_end(b, vectors):
+    """Return how many rows of b the vectors can start in without running past the end of b."""
+    k_size, n = b.shape
     if n == 0:
         return k_size
-    past_the_row = -n % (VECTORS * LANES)  # floats
+    past_the_row = -n % (vectors * LANES)  # floats
     return max(0, k_size - (past_the_row + n - 1) // n)
-
-
-@njit(forceinline=True)
-def add_products(sums, q, a, row, k, y):
-    """Add a[row : row + ROWS, k] times the vector y. For rows past the last, it is taken again."""
-    m, k_size = a.shape
-    for r in range(ROWS):
-        x = broadcast(a, min(row + r, m - 1) * k_size + k, LANES)
-        sums[r, q] = multiply_add(x, y, sums[r, q])
-
-
-@njit(forceinline=True)
-def store_sums(sums, c, row, column):
-    """Store the tile, but nothing past the last column or row of c."""
-    m, n = c.shape
-    for r in range(ROWS):
-        for q in range(VECTORS):
-            j = column + q * LANES
-            if row + r < m:
-                store_part(c, (row + r) * n + j, sums[r, q], n - j)
 
 
 # As many vectors as the lesson's ten columns take, if there are registers for five times as many
@@ -71,9 +83,21 @@ elif LANES == 8 or REGISTERS == 16:
 else:
     VECTORS = 3
 
-PACK_FROM = (
-    16  # rows of a: from here on, packing b costs less than the lanes that ten columns leave
-)
+micro_kernel, _, _ = make_tile(ROWS, VECTORS)
+
+
+@njit
+def multiply_few_rows(a, b, c):
+    """c = a @ b, tile by tile."""
+    m, n = c.shape
+    safe = rows_before_the_end(b, VECTORS)
+    for row in range(0, m, ROWS):
+        for column in range(0, n, VECTORS * LANES):
+            micro_kernel(a, b, c, row, column, safe)
+
+
+# Rows of a: from here on, packing b costs less than the lanes that ten columns leave.
+PACK_FROM = 16
 
 
 def few_rows_same_as(shape):

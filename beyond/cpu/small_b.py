@@ -1,0 +1,62 @@
+"""A small b: what stays in L2 is read as it is, by all threads, without packing.
+
+The tile is that of few_rows.py, whose lanes are neighbouring columns. Each tile of rows reads all of
+b again, from L2; meanwhile, the rows of a later tile are on their way from memory, as in prefetch.py.
+"""
+
+from numba import njit, prange
+
+from beyond.cpu.few_rows import ROWS as FEW_ROWS
+from beyond.cpu.few_rows import VECTORS, make_tile, rows_before_the_end
+from beyond.cpu.prefetch import CACHED, LEVEL, TILES_AHEAD
+from beyond.cpu.registers import LANES
+from beyond.cpu.vectors import prefetch, zeros
+
+# With two units for multiply-adds, and four cycles from the start of one to its end, 8 sums or more
+# keep a core busy. Five rows are 10 of 8 lanes, but 5 of 16.
+ROWS = 8 if LANES == 16 else FEW_ROWS
+CACHE_LINE = 16  # floats
+
+plain_kernel, add_products, finish = make_tile(ROWS, VECTORS)
+
+
+@njit
+def prefetching_kernel(a, b, c, row, column, safe, later_row):
+    """Compute the tile as plain_kernel does. Meanwhile, prefetch the tile's rows at ``later_row``."""
+    k_size = a.shape[1]
+    sums = zeros(ROWS, VECTORS, LANES)
+    for k in range(safe):
+        if k % CACHE_LINE == 0:
+            for r in range(ROWS):
+                prefetch(a, (later_row + r) * k_size + k, LEVEL)
+        add_products(sums, a, b, row, column, k)
+    finish(sums, a, b, c, row, column, safe)
+
+
+@njit(parallel=True)
+def multiply_small_b(a, b, c):
+    """c = a @ b, tile by tile. Nothing is prefetched of a small a, which is in a cache anyway."""
+    m, n = c.shape
+    safe = rows_before_the_end(b, VECTORS)
+    for tile in prange((m + ROWS - 1) // ROWS):
+        row, later_row = tile * ROWS, (tile + TILES_AHEAD) * ROWS
+        for column in range(0, n, VECTORS * LANES):
+            if column == 0 and a.size > CACHED and later_row < m:
+                prefetching_kernel(a, b, c, row, column, safe, later_row)
+            else:
+                plain_kernel(a, b, c, row, column, safe)
+
+
+# CPUs with AVX-512 have an L2 of 1 MB or more, others 256 KB to 1 MB: b takes 512 KB of it, or 256
+# with vectors of 8 lanes.
+LARGEST_B = 2**13 * LANES  # floats
+
+# A CPU foresees what is read at a fixed distance, but only within a page, 4 KB. If b's rows are as
+# long as that or nearly, it doesn't see the next row coming.
+LONGEST_ROW = 1000  # floats
+
+
+@njit
+def is_small(k, n):
+    """Return whether b, (k, n), is best read as it is."""
+    return k * n <= LARGEST_B and n <= LONGEST_ROW
