@@ -104,8 +104,8 @@ def test_a_rung_says_whose_code_it_runs(monkeypatch, k):
     """`Rung.whose_code` names the rung whose kernel is launched, too."""
     launched = {}
 
-    def note(kernel, a, b, blocks):
-        if blocks is None:
+    def note(kernel, a, b, configuration):
+        if configuration is None:
             return None
         launched[name] = kernel
         return a.new_empty(len(a), b.shape[1])
@@ -126,17 +126,17 @@ def test_a_rung_says_whose_code_it_runs(monkeypatch, k):
 def test_no_more_blocks_than_the_gpu_holds(monkeypatch):
     """They are divided among the groups of ten columns, each of which has one at least."""
     monkeypatch.setattr(resident, "most_blocks", lambda *args: 8)
-    grids = {n: tile.blocks(1000, 12, n)[0] for n in (1, 10, 11, 30, 90, 2_000_000)}
+    grids = {n: tile.configure(1000, 12, n)[0] for n in (1, 10, 11, 30, 90, 2_000_000)}
     assert grids == {
         1: (1, 8), 10: (1, 8), 11: (2, 4), 30: (3, 2), 90: (9, 1), 2_000_000: (200_000, 1),
     }  # fmt: skip
     rows = tile.rows * tile.warps
-    assert [tile.blocks(m, 12, 1)[0] for m in (1, rows, rows + 1)] == [(1, 1), (1, 1), (1, 2)]
+    assert [tile.configure(m, 12, 1)[0] for m in (1, rows, rows + 1)] == [(1, 1), (1, 1), (1, 2)]
 
 
 def test_columns_beyond_the_grid(monkeypatch):
     """A grid has at most 65,535 blocks in its second dimension."""
-    assert launch.cell_blocks(17, 1, 2_000_000)[0] == (2, 65_535)
+    assert launch.configure_cells(17, 1, 2_000_000)[0] == (2, 65_535)
     if SIMULATED:
         monkeypatch.setattr(launch, "MOST_BLOCKS", 1)
         a, b = torch.ones(2, 3), torch.arange(120.0).view(3, 40)
@@ -155,7 +155,7 @@ def test_what_an_address_does_not_tell(monkeypatch, a, b, simulated):
     monkeypatch.setattr(addresses, "SIMULATED", simulated)
     monkeypatch.setattr(addresses, "MISSING", "")
     with pytest.raises(ValueError, match=r"takes float32 .* \(K, N\) on one GPU, not "):
-        addresses.launch(launch.cell_kernel, a, b, launch.cell_blocks)
+        addresses.launch(launch.cell_kernel, a, b, launch.configure_cells)
 
 
 # In a process of its own: what is installed there, and what each rung says of it.

@@ -20,12 +20,13 @@ from ladder.gpu import SIMULATED
 ADDRESSES = (types.CPointer(float32),) * 3 + (int64,) * 3
 
 
-def launch(kernel, a, b, blocks):
+def launch(kernel, a, b, configure):
     """Return c = a @ b, which ``kernel`` computes in torch's current stream on the operands' GPU.
 
-    ``kernel`` takes `ADDRESSES`. ``blocks(m, k, n)`` returns its grid (in blocks), the block (in
-    threads) and the bytes of shared memory of a block, on the current GPU; or None if the kernel
-    can't compute that product there, and then None is returned. It is called once for each shape.
+    ``kernel`` takes `ADDRESSES`. ``configure(m, k, n)`` returns what CUDA calls its execution
+    configuration, on the current GPU: the grid (in blocks), the block (in threads) and the bytes of
+    shared memory of a block; or None if the kernel can't compute that product there, and then None
+    is returned. It is called once for each shape.
 
     c is a new float32 tensor, (M, N). Raises ValueError for operands of another dtype, shape or
     device, of which an address tells nothing, and ImportError where something is missing.
@@ -36,13 +37,13 @@ def launch(kernel, a, b, blocks):
     if m == 0 or k == 0 or n == 0:
         return a.new_zeros(m, n)
     if SIMULATED:
-        return simulator.launch(kernel, a, b, blocks(m, k, n))
+        return simulator.launch(kernel, a, b, configure(m, k, n))
     gpu = a.get_device()
     if gpu != current_gpu():
         with torch.cuda.device(gpu):
-            return launch(kernel, a, b, blocks)
+            return launch(kernel, a, b, configure)
     stream = torch._C._cuda_getCurrentRawStream(gpu)  # the public function takes 5 µs more
-    prepared = prepare(kernel, blocks, m, k, n, gpu, stream)
+    prepared = prepare(kernel, configure, m, k, n, gpu, stream)
     if prepared is None:
         return None
     stream, config, function = prepared
@@ -52,12 +53,12 @@ def launch(kernel, a, b, blocks):
 
 
 @lru_cache(maxsize=1000)
-def prepare(kernel, blocks, m, k, n, gpu, stream):
+def prepare(kernel, configure, m, k, n, gpu, stream):
     """Return what cuda.core's launch takes besides the arguments of the kernel; or None."""
-    found = blocks(m, k, n)
-    if found is None:
+    configuration = configure(m, k, n)
+    if configuration is None:
         return None
-    grid, block, shared_bytes = found
+    grid, block, shared_bytes = configuration
     config = core.LaunchConfig(grid=grid, block=block, shmem_size=shared_bytes)
     return core.Stream.from_handle(stream), config, loaded(kernel, gpu).kernel
 

@@ -41,12 +41,12 @@ class Resident:
         """Return c = a @ b, from this kernel or from the rung ``otherwise``."""
         a, c = a.contiguous(), None
         if a.data_ptr() % (4 * self.width) == 0:
-            c = launch(self.kernel, a, b, self.blocks)
+            c = launch(self.kernel, a, b, self.configure)
         if c is None:
             return self.otherwise(a, b)
         return c
 
-    def blocks(self, m, k, n):
+    def configure(self, m, k, n):
         """Return the grid, the block and the bytes of shared memory; None if not even one fits."""
         gpu = SIMULATOR if SIMULATED else current_gpu()
         most = most_blocks(self, gpu, k) if self.fits(gpu, k) else 0

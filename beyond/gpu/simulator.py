@@ -39,11 +39,11 @@ class Floats:
         self.array[i] = x
 
 
-def launch(kernel, a, b, blocks):
-    """Return c = a @ b from a kernel of `ADDRESSES`; ``blocks`` is its grid, block and so on."""
-    if blocks is None:
+def launch(kernel, a, b, configuration):
+    """Return c = a @ b from a kernel of `ADDRESSES`; None if there is no configuration for it."""
+    if configuration is None:
         return None
-    grid, block, shared_bytes = blocks
+    grid, block, shared_bytes = configuration
     c = a.new_empty(len(a), b.shape[1])
     addresses = [Floats(x.contiguous().view(-1).numpy()) for x in (a, b, c)]
     kernel[grid, block, 0, shared_bytes](*addresses, *a.shape, b.shape[1])
