@@ -1,4 +1,7 @@
-"""Variants of the tile and its prefetching, timed on this CPU for docs/cpu.md: -m tile --benchmark-only."""
+"""What docs/cpu.md chose by, timed on this CPU: -m tile --benchmark-only.
+
+Variants of the tile and its prefetching; and the ways of `best_way`, where one overtakes another.
+"""
 
 from functools import cache
 
@@ -6,8 +9,10 @@ import pytest
 import torch
 from numba import njit
 
-from beyond.cpu.prefetch import PREFETCH, multiply_prefetching
+from beyond.cpu.blocks import multiply_blocks
+from beyond.cpu.prefetch import PREFETCH, multiply_prefetching, with_prefetch
 from beyond.cpu.registers import LANES
+from beyond.cpu.small_b import multiply_small_b
 from beyond.cpu.tile import COLUMNS, ROWS
 from ladder.product import Product
 from ladder.shape import Shape
@@ -36,15 +41,33 @@ def compiled(variant):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_tile(timed, benchmark, variant, shape):
+    benchmark.group = f"tile {shape}"
+    time_multiply(timed, compiled(variant), shape)
+
+
+WAYS = {"prefetch": with_prefetch, "small b": multiply_small_b, "blocks": multiply_blocks}
+FILLED = "5000x784x10", "5000x784x16", "5000x784x20", "5000x784x32"  # more or less of the lanes
+CACHED = "256x256x256", "384x384x384", "512x512x512"  # b in L2, or not
+PAGES = "1000x128x896", "1000x128x1000", "1000x128x1024"  # b's rows within a page, or not
+
+
+@pytest.mark.tile
+@pytest.mark.parametrize("shape", FILLED + CACHED + PAGES)
+@pytest.mark.parametrize("way", WAYS)
+def test_way(timed, benchmark, way, shape):
+    benchmark.group = f"ways {shape}"
+    time_multiply(timed, WAYS[way], shape)
+
+
+def time_multiply(timed, multiply, shape):
     product = Product.random(Shape.parse(shape))
-    c, multiply = torch.empty_like(product.exact, dtype=torch.float32), compiled(variant)
+    c = torch.empty_like(product.exact, dtype=torch.float32)
     operands = product.a.numpy(), product.b.numpy(), c.numpy()
     multiply(*operands)  # compiles
 
     def check(_):
         product.check(c)
 
-    benchmark.group = f"tile {shape}"
     timed(check, multiply, *operands)
 
 

@@ -47,9 +47,8 @@ def multiply_small_b(a, b, c):
                 plain_kernel(a, b, c, row, column, safe)
 
 
-# CPUs with AVX-512 have an L2 of 1 MB or more, others 256 KB to 1 MB: b takes 512 KB of it, or 256
-# with vectors of 8 lanes.
-LARGEST_B = 2**13 * LANES  # floats
+# As much as an L2 holds: CPUs with AVX-512 have 1 MB or more, others 256 KB or more.
+LARGEST_B = 2**18 if LANES == 16 else 2**16  # floats
 
 # A CPU foresees what is read at a fixed distance, but only within a page, 4 KB. If b's rows are as
 # long as that or nearly, it doesn't see the next row coming.
