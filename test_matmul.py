@@ -62,8 +62,10 @@ def test_steps(name, before):
     ("numba_address", Shape(6, 600, 2000), "numba_blocks"),
     ("numba_address", Shape(5, 600, 2000), "numba_blocks"),
     ("numba_address", Shape(2048, 2048, 15), "numba_prefetch"),
-    ("numba_address", Shape(2048, 200, 48), "numba_address"),
+    ("numba_address", Shape(2048, 200, 48), "numba_small_b"),
     ("numba_address", Shape(2048, 4096, 128), "numba_blocks"),
+    ("numba_small_b", Shape(2048, 200, 48), "numba_small_b"),
+    ("numba_small_b", SQUARE, "numba_blocks"),
 ])  # fmt: skip
 def test_whose_code_a_rung_runs(name, shape, runs):
     assert RUNGS[f"matmul_{name}"].whose_code(shape).name == f"matmul_{runs}"

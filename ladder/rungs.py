@@ -81,7 +81,8 @@ def rung(
     The first line of its docstring says what is new in it. If it lacks something on this machine,
     it raises ImportError, and is skipped.
 
-    - ``shapes``: the shapes on which it is timed; only [SMALL] if it is too slow for FULL.
+    - ``shapes``: the shapes on which it is timed; only [SMALL] if it is too slow for FULL, and []
+      if there is nothing new in it at any but those of --shape.
     - ``device``: "cpu" or "cuda".
     - ``course``: the notebook's own times in seconds, by shape.
     - ``yardstick``: the other rungs of its device are compared with it.

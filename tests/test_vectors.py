@@ -118,7 +118,7 @@ from ladder.rungs import RUNGS
 from ladder.shape import Shape
 for shape in "1x1x1 5x784x10 7x19x6 15x33x40 20x100x11 21x784x10 1300x785x9 65x1025x99 67x150x83 2003x270x33".split():
     product = Product.random(Shape.parse(shape))
-    for rung in "matmul_numba_blocks", "matmul_numba_address":
+    for rung in "matmul_numba_blocks", "matmul_numba_small_b", "matmul_numba_address":
         product.check(RUNGS[rung].fn(product.a, product.b))
 print(*beyond.cpu.registers.simd_registers())
 """

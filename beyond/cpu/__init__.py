@@ -6,4 +6,4 @@ The lesson's full shape reads 157 MB for 0.78 GFLOP: what counts there is how fa
 memory. Its small shape takes a few microseconds: what counts there is what surrounds the product.
 """
 
-from beyond.cpu import numpy_peer, loops, tile, prefetch, blocks, few_rows, address
+from beyond.cpu import numpy_peer, loops, tile, prefetch, blocks, few_rows, small_b, address

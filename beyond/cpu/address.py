@@ -65,17 +65,17 @@ def multiply_at(a, b, c, m, k, n):
 
 
 def address_same_as(shape):
-    """The rung whose code runs, if there is one, and if the product isn't so small that wrapping
-    arrays shows."""
+    """The rung whose code runs, unless the product is so small that wrapping arrays shows."""
     m, k, n = shape.m, shape.k, shape.n
     if m * k * n < THREADS_FROM:
         return None
     rungs = {
         FEW_ROWS: matmul_numba_few_rows,
         PREFETCH: matmul_numba_prefetch,
+        SMALL_B: small_b.matmul_numba_small_b,
         BLOCKS: matmul_numba_blocks,
     }
-    return rungs.get(best_way.py_func(m, k, n))
+    return rungs[best_way.py_func(m, k, n)]
 
 
 @rung(shapes=(SMALL, FULL, SQUARE), same_as=address_same_as)

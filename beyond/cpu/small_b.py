@@ -6,11 +6,14 @@ b again, from L2; meanwhile, the rows of a later tile are on their way from memo
 
 from numba import njit, prange
 
+from beyond.cpu.blocks import matmul_numba_blocks
 from beyond.cpu.few_rows import ROWS as FEW_ROWS
 from beyond.cpu.few_rows import VECTORS, make_tile, rows_before_the_end
 from beyond.cpu.prefetch import CACHED, LEVEL, TILES_AHEAD
 from beyond.cpu.registers import LANES
 from beyond.cpu.vectors import prefetch, zeros
+from beyond.operands import multiply_arrays
+from ladder.rungs import rung
 
 # With two units for multiply-adds, and four cycles from the start of one to its end, 8 sums or more
 # keep a core busy. Five rows are 10 of 8 lanes, but 5 of 16.
@@ -59,3 +62,15 @@ LONGEST_ROW = 1000  # floats
 def is_small(k, n):
     """Return whether b, (k, n), is best read as it is."""
     return k * n <= LARGEST_B and n <= LONGEST_ROW
+
+
+def small_b_same_as(shape):
+    return None if is_small.py_func(shape.k, shape.n) else matmul_numba_blocks
+
+
+@rung(shapes=(), same_as=small_b_same_as)
+def matmul_numba_small_b(a, b):
+    """A b that L2 holds is read as it is by all threads: packing costs more than it saves."""
+    if is_small(*b.shape):
+        return multiply_arrays(multiply_small_b, a, b.contiguous())
+    return matmul_numba_blocks(a, b)
