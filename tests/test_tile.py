@@ -47,7 +47,7 @@ def test_tile(timed, benchmark, variant, shape):
 
 WAYS = {"prefetch": with_prefetch, "small b": multiply_small_b, "blocks": multiply_blocks}
 FILLED = "5000x784x10", "5000x784x16", "5000x784x20", "5000x784x32"  # more or less of the lanes
-CACHED = "256x256x256", "384x384x384", "512x512x512"  # b in L2, or not
+CACHED = "256x256x256", "384x384x384", "512x512x512", "700x700x700"  # b of 0.25 to 2 MB
 PAGES = "1000x128x896", "1000x128x1000", "1000x128x1024"  # b's rows within a page, or not
 
 

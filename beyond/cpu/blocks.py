@@ -161,8 +161,8 @@ def make_micro_kernel(vectors):
     def micro_kernel(strip, panel, ks, c, row, column, first, later, stride):
         """Add to c[row : row + MR, column : column + vectors * LANES] the products of ``ks`` k.
 
-        At one k of STRIPS it also prefetches a row of the tile's place in c, and one of ``later``:
-        a core has room for few requests at a time.
+        Every STRIPS k it also prefetches a row of the tile's place in c, and a row of ``later``: not
+        all at once, as a core has room for few requests at a time.
         """
         n = c.shape[1]
         sums = zeros(MR, vectors, LANES)
