@@ -31,7 +31,7 @@ LARGE = [(9, 33, 41), (15, 784, 10), (16, 33, 9), (20, 785, 11), (300, 785, 9), 
 LARGE += [(7, 5, 48), (8, 6, 100), (17, 7, 25), (131, 4, 24), (265, 3, 97)]
 LARGE += [(20, 1023, 80), (12, 1025, 150), (6, 2051, 140), (25, 70, 1057)]
 # The same with more rows than one block has, which threads share.
-LARGE += [(70, 30, 1056), (66, 30, 1057), (65, 1025, 49)]
+LARGE += [(70, 30, 1056), (66, 30, 1057), (65, 1025, 49), (65, 1025, 1057)]
 # Around the ways for a small b: its tiles, the end of b, rows that are prefetched, and its limits.
 LARGE += [(67, 150, 83), (130, 97, 129), (2003, 270, 33), (40, 33, 1000), (40, 33, 1001)]
 # Around the GPU's tiles; 1,230 rows of b are more than fits into shared memory.

@@ -20,14 +20,14 @@ from ladder.rungs import rung
 from ladder.shape import FULL, SMALL, SQUARE
 
 FEW_ROWS, TILES_IN_ONE_THREAD, PREFETCH, SMALL_B, BLOCKS = range(5)
-THREADS_FROM = 50_000 * LANES  # multiply-adds: 7 to 15 µs, which are worth waking threads
+THREADS_FROM = 50_000 * LANES  # multiply-adds, 7 to 15 µs: from here on, waking threads pays
 
 
 @njit
 def best_way(m, k, n):
     """Return which way takes the least time for a, (m, k), times b, (k, n)."""
     one_thread = m * k * n < THREADS_FROM
-    if m >= PACK_FROM and k >= 10 * n and leaves_lanes(n):
+    if m >= PACK_FROM and k >= 10 * n and wastes_lanes(n):
         return TILES_IN_ONE_THREAD if one_thread else PREFETCH
     if one_thread or (m <= ROWS and n <= small_b.LONGEST_ROW):
         return FEW_ROWS
@@ -37,8 +37,9 @@ def best_way(m, k, n):
 
 
 @njit
-def leaves_lanes(n):
-    """Return whether n columns, like the lesson's ten, leave a good part of their vectors empty.
+def wastes_lanes(n):
+    """Return whether n columns, like the lesson's ten, are below 16, or leave a quarter of the lanes
+    of their vectors empty.
 
     The vectors of tile.py hold neighbouring k instead, and are full if there are many k.
     """

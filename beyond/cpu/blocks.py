@@ -5,16 +5,16 @@ for every column of b. The tile of tile.py reads all of b again for every few ro
 in a cache near the core, that is cheap: the lesson's b is 31 KB. But the b of a product of
 1024 x 1024 x 1024 is 4 MB, and comes from a slower cache, or from memory, 256 times. Here the
 product is cut up as Goto and van de Geijn do it (Anatomy of High-Performance Matrix Multiplication,
-2008), and with the words of BLIS:
+2008), and in the terms of BLIS:
 
 - c is computed by blocks, NC columns of it at a time, from KC rows of b at a time. These are packed
   once, for all threads: into panels, NR columns wide, in which row follows row.
 - Each thread has rows of its own, and takes MC of them at a time. That block of a is packed, too:
-  into strips, MR rows high, in which column follows column. (With MC rows or fewer, all threads
-  share this block, and each has columns of its own.)
+  into strips, MR rows high, in which column follows column. (With MC rows or fewer, and more
+  panels than strips, all threads share this block, and each has columns of its own.)
 - The micro-kernel walks down a strip and a panel, k by k, in the order in which they lie in memory.
-  A tile of c, MR x NR, is in its registers. On its way it prefetches what is needed soon: the
-  tile's place in c, and part of the next panel.
+  A tile of c, MR x NR, is in its registers. It also prefetches what is needed soon: the rows of c
+  that the tile is added to, and a part of the next panel.
 
 So a float of a strip, once it is in a register, serves NR columns, and one of a panel MR rows; a
 panel in L2 serves the MC rows of a block, and a block in L2 NC columns. The lesson's full shape
@@ -73,7 +73,7 @@ def share_rows(a, b, c):
                 pack_panel(b, k, ks, column + number * NR, panel)
             for thread in prange(threads):
                 start, stop = share_of_thread(thread, threads, m, MR)
-                packed_a = aligned_floats(MC * (depth + 3))
+                packed_a = aligned_floats(MC * rounded_up(depth))
                 for row in range(start, stop, MC):
                     rows = min(MC, stop - row)
                     pack_strips(a, row, rows, k, ks, packed_a)
@@ -95,7 +95,7 @@ def share_columns(a, b, c):
     threads = get_num_threads()
     depth = equal_parts(k_size, KC, 1)  # rows of b at a time
     floats = b.reshape(b.size)
-    packed_a = aligned_floats(MC * (depth + 3))
+    packed_a = aligned_floats(MC * rounded_up(depth))
     for k in range(0, k_size, depth):
         ks = min(depth, k_size - k)
         for strip in prange(count_parts(m, MR)):
@@ -134,17 +134,17 @@ def share_of_thread(thread, threads, size, unit):
 
 
 @njit
-def multiply_panel(packed_a, panel, ks, c, row, rows, column, first, later, stride):
-    """Add to ``rows`` rows of c, from ``row`` on, and the panel's columns, from ``column`` on, the
-    products of ``ks`` k; set them if these are the ``first`` k.
+def multiply_panel(packed_a, panel, ks, c, row, rows, column, first, next_panel, stride):
+    """Multiply a block of a by a panel. Store the products of these ``ks`` k in ``rows`` rows of c,
+    from ``row`` and ``column`` on, if they are the ``first`` k, or else add them.
 
-    ``later`` begins with the panel that is needed next, whose rows are ``stride`` floats apart. Each
-    strip prefetches a part of it.
+    Each strip prefetches a part of ``next_panel``, packed or still in b; its rows are ``stride``
+    floats apart.
     """
     columns = c.shape[1] - column
     for i in range(0, rows, MR):
         strip = packed_a[i * rounded_up(ks) :]
-        part = later[i // MR * (ks // STRIPS) * stride :]
+        part = next_panel[i // MR * (ks // STRIPS) * stride :]
         if columns > 2 * LANES:
             three_vectors(strip, panel, ks, c, row + i, column, first, part, stride)
         elif columns > LANES:
@@ -158,23 +158,23 @@ def make_micro_kernel(vectors):
     wide as that: the last one may be narrower than NR columns."""
 
     @njit
-    def micro_kernel(strip, panel, ks, c, row, column, first, later, stride):
+    def micro_kernel(strip, panel, ks, c, row, column, first, part, stride):
         """Add to c[row : row + MR, column : column + vectors * LANES] the products of ``ks`` k.
 
-        Every STRIPS k it also prefetches a row of the tile's place in c, and a row of ``later``: not
-        all at once, as a core has room for few requests at a time.
+        Every STRIPS k it prefetches a row of ``part``, a part of the next panel, and, the first MR
+        times, a row of the tile in c: not all at once, as a core has room for few requests.
         """
         n = c.shape[1]
         sums = zeros(MR, vectors, LANES)
-        whole = ks // STRIPS
-        for i in range(whole):
+        rows_of_part = ks // STRIPS
+        for i in range(rows_of_part):
             for q in range(vectors):
                 if i < MR:
                     prefetch(c, (row + i) * n + column + q * LANES, 1)
-                prefetch(later, i * stride + q * LANES, 2)
+                prefetch(part, i * stride + q * LANES, 2)
             for k in range(i * STRIPS, (i + 1) * STRIPS):
                 add_products(sums, strip, panel, k)
-        for k in range(whole * STRIPS, ks):
+        for k in range(rows_of_part * STRIPS, ks):
             add_products(sums, strip, panel, k)
         store_sums(sums, c, row, column, first)
 
@@ -291,9 +291,10 @@ NR = VECTORS * LANES
 KC = 1024
 MC = 64
 NC = 1056
-STRIPS = MC // MR  # in a block
+STRIPS = MC // MR  # in a block; each prefetches 1 / STRIPS of the next panel
 
-# Each row of a panel is read from another place in b, so the CPU itself doesn't see what comes next.
+# The rows of a panel are n floats apart in b. If that is a page (4 KB) or more, the CPU itself
+# doesn't see what comes next.
 ROWS_AHEAD = 64
 
 

@@ -10,8 +10,8 @@ from ladder.rungs import rung
 
 
 def make_tile(rows, vectors):
-    """Return a micro-kernel for tiles of ``rows`` rows and ``vectors`` vectors, and the two parts of
-    it.
+    """Return a micro-kernel for tiles of ``rows`` rows and ``vectors`` vectors, and its two parts:
+    add_products, and finish, which stores the tile.
 
     In tile.py the lanes of a vector are neighbouring k, as a packed b has those side by side. Here
     they are neighbouring columns, as in a row of b, and each float of a is multiplied by a vector
@@ -96,7 +96,7 @@ def multiply_few_rows(a, b, c):
             micro_kernel(a, b, c, row, column, safe)
 
 
-# Rows of a: from here on, packing b costs less than the lanes that ten columns leave.
+# Rows of a: from here on, packing b costs less than the lanes that ten columns leave empty.
 PACK_FROM = 16
 
 
@@ -106,7 +106,7 @@ def few_rows_same_as(shape):
 
 @rung(same_as=few_rows_same_as)
 def matmul_numba_few_rows(a, b):
-    """With up to 15 rows, packing b costs more than it saves, and waking other threads, too."""
+    """With up to 15 rows, packing b costs more than it saves, and so does waking other threads."""
     if len(a) < PACK_FROM:
         return multiply_arrays(multiply_few_rows, a, b.contiguous())
     return matmul_numba_prefetch(a, b)

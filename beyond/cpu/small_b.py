@@ -1,7 +1,7 @@
 """A small b: what stays in L2 is read as it is, by all threads, without packing.
 
 The tile is that of few_rows.py, whose lanes are neighbouring columns. Each tile of rows reads all of
-b again, from L2; meanwhile, the rows of a later tile are on their way from memory, as in prefetch.py.
+b again, from L2. In the pass over the first columns, the rows of a later tile are prefetched.
 """
 
 from numba import njit, prange
@@ -25,7 +25,7 @@ plain_kernel, add_products, finish = make_tile(ROWS, VECTORS)
 
 @njit
 def prefetching_kernel(a, b, c, row, column, safe, later_row):
-    """Compute the tile as plain_kernel does. Meanwhile, prefetch the tile's rows at ``later_row``."""
+    """Compute the tile as plain_kernel does. Meanwhile, prefetch the tile of a at ``later_row``."""
     k_size = a.shape[1]
     sums = zeros(ROWS, VECTORS, LANES)
     for k in range(safe):
@@ -43,8 +43,9 @@ def multiply_small_b(a, b, c):
     safe = rows_before_the_end(b, VECTORS)
     for tile in prange((m + ROWS - 1) // ROWS):
         row, later_row = tile * ROWS, (tile + TILES_AHEAD) * ROWS
+        prefetches = a.size > CACHED and later_row < m
         for column in range(0, n, VECTORS * LANES):
-            if column == 0 and a.size > CACHED and later_row < m:
+            if prefetches and column == 0:
                 prefetching_kernel(a, b, c, row, column, safe, later_row)
             else:
                 plain_kernel(a, b, c, row, column, safe)
@@ -54,7 +55,7 @@ def multiply_small_b(a, b, c):
 LARGEST_B = 2**18 if LANES == 16 else 2**16  # floats
 
 # A CPU foresees what is read at a fixed distance, but only within a page, 4 KB. If b's rows are as
-# long as that or nearly, it doesn't see the next row coming.
+# long as that or nearly, it doesn't bring the next row from L2 to L1 in time.
 LONGEST_ROW = 1000  # floats
 
 
