@@ -70,7 +70,7 @@ def address_same_as(shape):
     m, k, n = shape.m, shape.k, shape.n
     if m * k * n < THREADS_FROM:
         return None
-    rungs = {
+    rungs = {  # without TILES_IN_ONE_THREAD, the way of small products only
         FEW_ROWS: matmul_numba_few_rows,
         PREFETCH: matmul_numba_prefetch,
         SMALL_B: small_b.matmul_numba_small_b,

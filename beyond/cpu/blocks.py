@@ -7,7 +7,7 @@ in a cache near the core, that is cheap: the lesson's b is 31 KB. But the b of a
 product is cut up as Goto and van de Geijn do it (Anatomy of High-Performance Matrix Multiplication,
 2008), and in the terms of BLIS:
 
-- c is computed by blocks, NC columns of it at a time, from KC rows of b at a time. These are packed
+- c is computed by blocks, NC columns of it at a time, from KC rows of b at a time. Those are packed
   once, for all threads: into panels, NR columns wide, in which row follows row.
 - Each thread has rows of its own, and takes MC of them at a time. That block of a is packed, too:
   into strips, MR rows high, in which column follows column. (With MC rows or fewer, and more

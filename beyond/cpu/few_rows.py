@@ -65,7 +65,8 @@ def make_tile(rows, vectors):
 
 @njit
 def rows_before_the_end(b, vectors):
-    """Return how many rows of b the vectors can start in without running past the end of b."""
+    """Return how many rows of b can be read in whole vectors. The last vector of a row may run past
+    its end, into the rows below; in b's last rows it could run past the end of b."""
     k_size, n = b.shape
     if n == 0:
         return k_size

@@ -16,7 +16,7 @@ from beyond.operands import multiply_arrays
 from ladder.rungs import rung
 
 # With two units for multiply-adds, and four cycles from the start of one to its end, 8 sums or more
-# keep a core busy. Five rows are 10 of 8 lanes, but 5 of 16.
+# keep a core busy. Five rows are 10 sums with 8 lanes, but 5 with 16.
 ROWS = 8 if LANES == 16 else FEW_ROWS
 CACHE_LINE = 16  # floats
 
