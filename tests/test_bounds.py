@@ -30,7 +30,7 @@ ways = {
     "blocks": blocks.multiply_blocks,
 }
 draw = np.random.default_rng(1).random
-sizes = [(1, 1, 1), (2, 3, 17), (5, 16, 10), (9, 33, 49), (17, 5, 97), (64, 1030, 35), (3, 2, 1), (5, 20, 1)]
+sizes = [(1, 1, 1), (2, 3, 17), (5, 16, 10), (9, 33, 49), (17, 5, 97), (64, 1030, 35), (3, 2, 1), (5, 40, 3), (17, 40, 1)]
 sizes += [(9, 1030, 300), (1500, 400, 20)]
 for m, k, n in sizes:
     for at_the_end in True, False:
