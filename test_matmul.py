@@ -1,9 +1,6 @@
 """Matrix multiplication: each rung is checked against t1, tr and a float64 product, then timed."""
 
-import ctypes
 import math
-import mmap
-import os
 
 import numba
 import numpy as np
@@ -15,7 +12,7 @@ from numba import njit, prange
 from beyond.cpu.registers import LANES
 from kernels import dot, frobenius
 from ladder.product import Product
-from ladder.rungs import RUNGS, rung, rung_names
+from ladder.rungs import RUNGS, rung
 from ladder.shape import FULL, SMALL, SQUARE, Shape
 from ladder.timing import need_memory
 
@@ -97,28 +94,6 @@ def test_the_check_refuses(dense, case):
             product.check(spoil(c, bound))
         with pytest.raises(AssertionError, match=r"(21 of 3x7|63 of 9x7) cells .* reference"):
             Product(product.a, product.b, reference=c + 2.5 * bound).check(c)
-
-
-def guarded(rows, columns):
-    """Return ones in front of memory that may not be read."""
-    size, page = 4 * rows * columns, mmap.PAGESIZE
-    readable = (size + page - 1) // page * page
-    memory = mmap.mmap(-1, readable + page)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + readable), page, 0) == 0
-    array = np.frombuffer(memory, "f4", rows * columns, readable - size)
-    return torch.from_numpy(array.reshape(rows, columns)).fill_(1)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="this platform has no mprotect")
-@pytest.mark.parametrize("rung", [name for name in rung_names("cpu", FULL) if "numba" in name])
-def test_reads_nothing_past_its_operands(rung):
-    """A wrong read ends the process, pytest and all; -v shows at which rung."""
-    for m in 1, 5, 6, 16, 21, 130:
-        for k in 1, 15, 16, 17, 33, 784, 1025:
-            for n in 1, 2, 5, 9, 10, 16, 17, 33, 48, 49, 100:
-                c = RUNGS[rung].fn(guarded(m, k), guarded(k, n))
-                assert c.shape == (m, n) and (c == k).all(), (m, k, n)
 
 
 A, B = torch.ones(2, 3), torch.ones(3, 4)

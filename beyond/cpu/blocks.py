@@ -227,7 +227,7 @@ def pack_panel(b, k, ks, column, panel):
                 x = load(b, (k + row) * n + column + q * LANES, LANES)
                 store(panel, (row * VECTORS + q) * LANES, x)
     else:
-        vectors = (columns + LANES - 1) // LANES
+        vectors = count_parts(columns, LANES)
         for row in range(ks):
             for q in range(vectors):
                 i = (k + row) * n + column + q * LANES

@@ -6,7 +6,7 @@ b again, from L2. In the pass over the first columns, the rows of a later tile a
 
 from numba import njit, prange
 
-from beyond.cpu.blocks import matmul_numba_blocks
+from beyond.cpu.blocks import count_parts, matmul_numba_blocks
 from beyond.cpu.few_rows import ROWS as FEW_ROWS
 from beyond.cpu.few_rows import VECTORS, make_tile, rows_before_the_end
 from beyond.cpu.prefetch import CACHED, LEVEL, TILES_AHEAD
@@ -41,7 +41,7 @@ def multiply_small_b(a, b, c):
     """c = a @ b, tile by tile. Nothing is prefetched of a small a, which is in a cache anyway."""
     m, n = c.shape
     safe = rows_before_the_end(b, VECTORS)
-    for tile in prange((m + ROWS - 1) // ROWS):
+    for tile in prange(count_parts(m, ROWS)):
         row, later_row = tile * ROWS, (tile + TILES_AHEAD) * ROWS
         prefetches = a.size > CACHED and later_row < m
         for column in range(0, n, VECTORS * LANES):
